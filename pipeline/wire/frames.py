@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -74,6 +75,7 @@ class FrameBatch:
         color: what the code values mean.
         time_base: seconds a tick.
         pts: (N,) int64 ticks, strictly increasing.
+        duration: (N,) int64 ticks that a frame stays; 0 where the source does not say (then: until the next).
         captured_ns: (N,) int64 Unix time of capture or arrival; for latency and labels only, never content time.
         keyframe: (N,) bool, the source's random-access points.
         data: (N, size.frame_bytes) uint8, I420 without padding, C-contiguous.
@@ -84,6 +86,7 @@ class FrameBatch:
     color: ColorSpec
     time_base: Fraction
     pts: NDArray[np.int64]
+    duration: NDArray[np.int64]
     captured_ns: NDArray[np.int64]
     keyframe: NDArray[np.bool_]
     data: NDArray[np.uint8]
@@ -92,7 +95,7 @@ class FrameBatch:
         n = len(self.span)
         if n < 1:
             raise ValueError("a batch holds at least one frame")
-        for name, shape in (("pts", (n,)), ("captured_ns", (n,)), ("keyframe", (n,))):
+        for name, shape in (("pts", (n,)), ("duration", (n,)), ("captured_ns", (n,)), ("keyframe", (n,))):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, not {shape}")
         if self.data.shape != (n, self.size.frame_bytes) or self.data.dtype != np.uint8:
@@ -132,6 +135,7 @@ class FrameBatch:
             self,
             span=inner,
             pts=self.pts[part],
+            duration=self.duration[part],
             captured_ns=self.captured_ns[part],
             keyframe=self.keyframe[part],
             data=self.data[part],
@@ -143,13 +147,14 @@ class FrameBatch:
         if len(parts) == 1:
             return parts[0]
         first, last = parts[0], parts[-1]
-        for a, b in zip(parts, parts[1:], strict=False):
+        for a, b in itertools.pairwise(parts):
             if a.span.stop != b.span.start or a.size != b.size:
                 raise ValueError(f"{b.span} does not continue {a.span}")
         return replace(
             first,
             span=first.span.part(first.span.start, last.span.stop),
             pts=np.concatenate([p.pts for p in parts]),
+            duration=np.concatenate([p.duration for p in parts]),
             captured_ns=np.concatenate([p.captured_ns for p in parts]),
             keyframe=np.concatenate([p.keyframe for p in parts]),
             data=np.concatenate([p.data for p in parts]),

@@ -20,9 +20,7 @@ def stream_id(text: str) -> StreamId:
         ConfigError: it is not 1 to 64 characters of a-z, 0-9 and "-".
     """
     if not _STREAM_ID.fullmatch(text):
-        raise ConfigError(
-            f"'{text}' is no stream id", where="id", hint="use 1 to 64 characters of a-z, 0-9 and '-'"
-        )
+        raise ConfigError(f"'{text}' is no stream id", where="id", hint="use 1 to 64 characters of a-z, 0-9 and '-'")
     return StreamId(text)
 
 

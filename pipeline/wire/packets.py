@@ -47,7 +47,8 @@ class Codec:
 class Packet:
     """One compressed packet, on the epoch's timeline (pts wrap, jumps and gaps already repaired).
 
-    `pts` may be None (raw streams, damaged ones: decode synthesises); `dts` likewise. `key` marks a random-access point.
+    `pts` may be None (raw streams, damaged ones: decode synthesises); `dts` likewise.
+    `key` marks a random-access point.
     """
 
     track: Track

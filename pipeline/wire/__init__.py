@@ -1,0 +1,1 @@
+"""What moves between stages: frozen values, checked on construction; no I/O."""

@@ -1,0 +1,55 @@
+"""What users are told: one event of the ordered log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.wire.ids import StreamId
+
+EVENT_TYPES = frozenset(
+    {
+        "stream.state_changed",
+        "quality.degraded",
+        "quality.recovered",
+        "gap",
+        "batch.set_aside",
+        "stage.failed",
+    }
+)
+"""The types that are raised today; docs/formats.md says what each carries."""
+
+OPERATIONAL = frozenset({"stream.state_changed", "stage.failed", "gap"})
+"""Types that tell of the run, not of the content: a replay of the stream need not repeat them (design.md §5)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One thing that a user is told.
+
+    Attributes:
+        type: one of EVENT_TYPES.
+        stream, epoch, seq: where in the content it happened (seq: first frame concerned; -1: none).
+        data: JSON-able details.
+    """
+
+    type: str
+    stream: StreamId
+    epoch: int
+    seq: int
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.type not in EVENT_TYPES:
+            raise ValueError(f"unknown event type {self.type}")
+
+    @property
+    def event_id(self) -> str:
+        """The event's name: the same occurrence has the same name after any restart."""
+        return f"{self.stream}-{self.epoch}-{self.seq}-{self.type}"
+
+    def data_json(self) -> str:
+        """Return the details as canonical JSON."""
+        return json.dumps(dict(self.data), sort_keys=True, separators=(",", ":"))
