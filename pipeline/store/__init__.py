@@ -1,0 +1,1 @@
+"""What stays: model files, segments, tables, manifests."""
