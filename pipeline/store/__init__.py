@@ -1,1 +1,1 @@
-"""What stays: model files, segments, tables, manifests."""
+"""What stays: objects on disk or S3, model files, tables, manifests; the only place that imports boto3."""
