@@ -1,0 +1,235 @@
+"""Settings: the complete configuration of one job, from a YAML file, the environment and the command line.
+
+Precedence, lowest first: the defaults here, the YAML file, `LIMPID_…` variables, what the command line says. A
+variable's name is the setting's path with "__" between its parts: LIMPID_ENHANCE__SCALE=2 sets enhance.scale.
+Whatever is wrong is reported at once, in one ConfigError; an unknown key names the nearest known one.
+
+pydantic-settings would read the same places, but it ignores a misspelt variable, and its errors do not say where a
+value came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ConfigError
+
+ENV_PREFIX = "LIMPID_"
+
+NOT_SETTINGS = frozenset({"LIMPID_SERVER", "LIMPID_TOKEN"})
+"""Variables that clients of the service read; no settings of a job."""
+
+
+class Section(BaseModel):
+    """Base of all settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceSettings(Section):
+    """How a source is opened and how much it may ask for."""
+
+    open_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """Seconds, (0, 600]: to connect and to find the tracks. Raise it for slow servers."""
+    read_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """Seconds, (0, 600]: without a byte until the source counts as lost."""
+    max_side_px: Annotated[int, Field(ge=16, le=16384)] = 4096
+    """Pixels, 16 to 16384: longest side of a picture that is accepted; larger ones are refused. Bounds the memory."""
+    allow_private: bool = False
+    """Whether http(s) URLs may lead to private and loopback addresses. Turn it on for cameras in your own network."""
+
+
+class EnhanceSettings(Section):
+    """The sharper picture."""
+
+    enabled: bool = True
+    """Off: the stream is encoded again at the source's size."""
+    scale: Literal[2] = 2
+    """Output size ÷ source size. The shipped network is made for 2."""
+    model: str = "f-edsr-x2"
+    """A shipped model's name, a model file's path, or "bicubic" (no network, for comparison or a weak machine)."""
+    runtime: str = "auto"
+    """What runs the network ("openvino-int8", "torch", …); "auto" measures the present ones at start-up, takes the
+    fastest and writes it into the stream's stamps. Pin it to get the same bytes from two runs."""
+    threads: Annotated[int, Field(ge=0, le=64)] = 1
+    """Threads of the runtime in each worker, 0 to 64; 0 is all cores. Other counts may give other bytes."""
+
+
+class AnalyseSettings(Section):
+    """What is found out about the source's frames."""
+
+    enabled: bool = True
+    """Off: the tables hold the frames, not their quality."""
+
+
+class EncodeSettings(Section):
+    """The HLS output."""
+
+    segment_s: Annotated[float, Field(gt=0, le=30)] = 2.0
+    """Seconds, (0, 30]: a segment's length. Shorter: quicker start, more bits."""
+    crf: Annotated[int, Field(ge=0, le=51)] = 21
+    """x264's quality, 0 (lossless) to 51 (worst); 6 more halve the bits."""
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "superfast"
+    """x264's effort: slower ones need fewer bits for the same picture."""
+    max_kbps: Annotated[int, Field(ge=0, le=200_000)] = 0
+    """kbit/s, the cap that a segment's average keeps to; 0 derives it from the picture's size and rate."""
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    """Threads of an encoder, 1 to 64. Other counts give other bytes."""
+
+
+class RecordSettings(Section):
+    """The tables."""
+
+    part_frames: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    """Frames a Parquet part. Smaller: results can be read sooner, more files."""
+
+
+class OutputSettings(Section):
+    """What a stream's directory holds beside HLS and tables."""
+
+    packets: bool = False
+    """Keep the source's packets, so that a stream that cannot be read again can be replayed."""
+
+
+class FlowSettings(Section):
+    """How frames move."""
+
+    batch_frames: Annotated[int, Field(ge=0, le=64)] = 0
+    """Frames a batch, 1 to 64, for every stage; 0 lets each stage say. Larger: cheaper hops, more delay and memory."""
+    queue_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 256 << 20
+    """Bytes of frames that may wait or be in flight in a stream; the source waits when they are used up."""
+    plan: Literal["auto", "chained", "unchained"] = "auto"
+    """chained: all stages of a stream in one process, no frame is copied. unchained: a process a stage, which spans
+    machines. auto: the planner chooses. The output is the same."""
+    hosts: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Worker processes of each pooled stage in the unchained plan, 1 to 1024."""
+
+
+class Settings(Section):
+    """One job's configuration; the keys of `limpid.yaml`."""
+
+    graph: str = ""
+    """Path of a logical graph (YAML); "" takes the shipped one, enhance.yaml."""
+    source: SourceSettings = SourceSettings()
+    enhance: EnhanceSettings = EnhanceSettings()
+    analyse: AnalyseSettings = AnalyseSettings()
+    encode: EncodeSettings = EncodeSettings()
+    record: RecordSettings = RecordSettings()
+    outputs: OutputSettings = OutputSettings()
+    flow: FlowSettings = FlowSettings()
+    stage_modules: tuple[str, ...] = ()
+    """Modules (or packages) whose classes a graph may name as `module:Class`. That runs their code: list only yours."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every setting as JSON-able values; `from_dict` takes them back."""
+        return self.model_dump(mode="json")
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any], *, where: str = "settings") -> Settings:
+        """Return the settings that `values` (nested by section) ask for; all else is the default.
+
+        Raises:
+            ConfigError: unknown keys or values out of range; names all of them.
+        """
+        try:
+            return Settings.model_validate(dict(values))
+        except ValidationError as error:
+            raise _told(error, where) from error
+
+
+def load_settings(
+    path: Path | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Return the settings of the YAML file `path`, the variables `env` and the dotted `overrides` ("enhance.scale").
+
+    Args:
+        path: the file; None for none. An empty file is legal.
+        env: variables; None takes the process's.
+        overrides: what the command line says.
+
+    Raises:
+        ConfigError: the file cannot be read or is no YAML mapping, or settings are wrong; names all of them.
+    """
+    values = _read(path) if path else {}
+    where = str(path) if path else "settings"
+    for name, text in sorted((os.environ if env is None else env).items()):
+        if name.startswith(ENV_PREFIX) and name not in NOT_SETTINGS:
+            _put(values, name[len(ENV_PREFIX) :].lower().split("__"), _scalar(name, text), where=name)
+    for dotted, value in (overrides or {}).items():
+        _put(values, dotted.split("."), value, where=dotted)
+    return Settings.from_dict(values, where=where)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint that names the known name nearest to `name`, or all of them if none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", where=str(path), hint="give the path of a YAML file"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(f"is no YAML: {text}", where=str(path), hint="correct the file at that place") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"holds a {type(values).__name__}, not settings", where=str(path), hint="write 'enhance: {scale: 2}'"
+        )
+    return values
+
+
+def _scalar(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{text}' is no value", where=name, hint="write it as in YAML") from error
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any, *, where: str) -> None:
+    for key in path[:-1]:
+        inner = values.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"'{key}' is a single value, not a section", where=where, hint="check the names")
+        values = inner
+    values[path[-1]] = value
+
+
+def _told(error: ValidationError, where: str) -> ConfigError:
+    faults = []
+    for fault in error.errors():
+        path = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            faults.append(f"unknown key '{path}', {nearest(str(fault['loc'][-1]), _keys(fault['loc'][:-1]))}")
+        else:
+            message = fault["msg"][:1].lower() + fault["msg"][1:]
+            faults.append(f"{path} is {fault['input']!r}: {message}")
+    if len(faults) == 1:
+        return ConfigError(faults[0], where=where, hint="docs/operations.md lists every setting")
+    return ConfigError(
+        f"{len(faults)} faults: " + "; ".join(faults), where=where, hint="docs/operations.md lists every setting"
+    )
+
+
+def _keys(path: tuple[int | str, ...]) -> list[str]:
+    section: Any = Settings
+    for part in path:
+        section = section.model_fields[str(part)].annotation
+    return list(section.model_fields)

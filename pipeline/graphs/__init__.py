@@ -1,0 +1,1 @@
+"""The logical graphs that come with Limpid."""

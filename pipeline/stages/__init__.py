@@ -1,0 +1,27 @@
+"""The boxes of the drawing, one file each.
+
+                packets           frames                    sharper frames
+    source ─┬────────────► decode ──┬──► enhance ──► guard ──┬──► encode ──► hls/
+            │                       │    (F-EDSR)    ▲       │
+            │                       ├────────────────┘       │ what guard did
+            │                       ├──► quality ──┐         │
+            │                       └──────────────┴────►  record ──► tables/
+            └────────────► audio ──► hls/
+
+Analysis works on the source's frames; enhancement does not wait for it. encode, audio and record are sinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FLOW: Mapping[str, str] = {
+    "decode": "pipeline.stages.decode:Decode",
+    "enhance": "pipeline.stages.enhance:Enhance",
+    "guard": "pipeline.stages.guard:Guard",
+    "encode": "pipeline.stages.encode:Encode",
+    "audio": "pipeline.stages.audio:Audio",
+    "quality": "pipeline.stages.quality:Quality",
+    "record": "pipeline.stages.record:Record",
+}
+"""The built-in stages in the order of the flow: name -> module:Class, imported only when a graph names it."""
