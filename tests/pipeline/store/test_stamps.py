@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import StorageError
+from pipeline.store.objects import Store, open_store
+from pipeline.store.stamps import StampEntry, StampLog
+from pipeline.wire.acks import Stamp
+from pipeline.wire.ids import Span, StreamId
+
+ONE, TWO = Stamp(model="m@1", runtime="torch", threads=2), Stamp(model="m@2", runtime="torch", threads=2)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path))
+
+
+def span(epoch: int, start: int, stop: int) -> Span:
+    return Span(stream=StreamId("a"), epoch=epoch, start=start, stop=stop)
+
+
+def test_a_stamp_holds_from_its_frame_on_until_the_next(store: Store) -> None:
+    log = StampLog(store)
+    assert log.at(0, 0) == Stamp()
+    log.append([StampEntry(epoch=0, seq=0, stamp=ONE)])
+    log.append([StampEntry(epoch=1, seq=8, stamp=TWO)])
+    for got in (log, StampLog(store)):
+        assert [got.at(0, 0), got.at(0, 999), got.at(1, 7), got.at(1, 8), got.at(5, 0)] == [ONE, ONE, ONE, TWO, TWO]
+
+
+def test_the_last_appended_of_two_for_one_frame_holds(store: Store) -> None:
+    log = StampLog(store)
+    log.append([StampEntry(epoch=0, seq=8, stamp=ONE)])
+    log.append([StampEntry(epoch=0, seq=8, stamp=TWO)])
+    assert log.at(0, 8) == StampLog(store).at(0, 8) == TWO
+
+
+def test_a_stamp_for_one_stage_does_not_concern_the_others(store: Store) -> None:
+    log = StampLog(store)
+    log.append([StampEntry(epoch=0, seq=0, stamp=ONE), StampEntry(epoch=0, seq=0, stage="enhance", stamp=TWO)])
+    assert log.at(0, 3, "enhance") == TWO
+    assert log.at(0, 3, "encode") == log.at(0, 3) == ONE
+
+
+def test_setting_a_batch_aside_changes_nothing_around_it(store: Store) -> None:
+    """Frames 16 to 23 are set aside; the model changes at 20, inside of them."""
+    log = StampLog(store)
+    log.append([StampEntry(epoch=0, seq=0, stamp=ONE), StampEntry(epoch=0, seq=20, stamp=TWO)])
+    log.set_aside(span(0, 16, 24), "enhance")
+    for got in (log, StampLog(store)):
+        assert [got.at(0, s).set_aside for s in (15, 16, 19, 20, 23, 24)] == [(), *[("enhance",)] * 4, ()]
+        assert [got.at(0, s).model for s in (15, 16, 19, 20, 23, 24)] == ["m@1", "m@1", "m@1", "m@2", "m@2", "m@2"]
+
+
+def test_a_part_of_another_writer_is_kept_and_read(store: Store) -> None:
+    late, current = StampLog(store), StampLog(store)
+    late.append([StampEntry(epoch=0, seq=0, stamp=ONE)])
+    current.append([StampEntry(epoch=0, seq=8, stamp=TWO)])
+    assert current.entries == StampLog(store).entries
+    assert len(current.entries) == 2
+
+
+def test_damaged_stamps_say_what_to_do(store: Store) -> None:
+    store.put("stamps/part-000000.json", b'[{"epoch": 0}]')
+    with pytest.raises(StorageError, match=r"stamps are damaged.*--overwrite"):
+        StampLog(store)
