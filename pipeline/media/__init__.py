@@ -1,0 +1,1 @@
+"""Pixels in and out: sources, timeline, decoding, encoding, segments; the only place that imports av."""

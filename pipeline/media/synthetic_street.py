@@ -1,0 +1,334 @@
+"""The static half of the rendered scene: a street as a panorama per camera, its depth, signs and furniture.
+
+The street is made of five planes: ground, the facades left and right, the house at the end, and the sky. Every
+pixel's ray meets the nearest of them, which gives colour and depth from one computation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.media import synthetic_textures as textures
+from pipeline.media.synthetic_camera import View
+from pipeline.media.synthetic_layer import STATIC, Layer, Words, inverse_depth, premultiplied, yuv
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Array = NDArray[np.float64]
+
+ROAD_M, FACADE_M, END_M, TOP_M = 6.0, 10.5, 110.0, 16.0
+SHADE_M = -6.3  # the houses on the left shade the ground up to here
+SUN = (0.3, 0.95)  # a shadow's tip lies this far (x, y) from its foot, per metre of height
+_BANDS_M = (-6.7, -6.0, -4.0, 0.0, 4.0, 6.0, 6.7)
+_GROUND, _LEFT, _RIGHT, _END, _SKY = range(5)
+_NEAR_M = 34.0  # the ground nearer than this has a finer texture
+_FIRST_M = -4.0
+
+
+def order(view: View, x_m: float, depth_m: float) -> tuple[float, float]:
+    """Return the drawing key of a thing at x: far strips of the street first, in a strip the far things first.
+
+    Strips run along the street and are split by vertical planes, so what stands in a strip farther from the
+    camera's own can never hide what stands in a nearer one, however long the things are.
+    """
+    own, strip = np.searchsorted(_BANDS_M, (view.centre[0], x_m))
+    return -abs(float(strip - own)), -depth_m
+
+
+class Surfaces(NamedTuple):
+    """Which plane each pixel sees (H, W), how deep it lies in metres, and the world point's x, y, z."""
+
+    plane: Bytes
+    depth_m: Floats
+    x_m: Floats
+    y_m: Floats
+    z_m: Floats
+
+
+def surfaces(view: View) -> Surfaces:
+    """Intersect all rays of a view with the planes of the street; the sky lies at infinity."""
+    rays = view.rays()
+    cx, cy, cz = (np.float32(c) for c in view.centre)
+    dx, dy, dz = rays[..., 0], rays[..., 1], rays[..., 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        candidates = np.stack([-cz / dz, (-FACADE_M - cx) / dx, (FACADE_M - cx) / dx, (END_M - cy) / dy])
+    candidates = np.where(np.isfinite(candidates) & (candidates > 0), candidates, np.float32(np.inf))
+    plane = candidates.argmin(axis=0).astype(np.uint8)
+    depth = candidates.min(axis=0).astype(np.float32)
+    reach = np.where(np.isfinite(depth), depth, np.float32(1e4))
+    x, y, z = cx + reach * dx, cy + reach * dy, cz + reach * dz
+    sky = ~np.isfinite(depth) | (z > TOP_M)
+    plane[sky], depth[sky] = _SKY, np.inf
+    return Surfaces(plane, depth, x, y, z)
+
+
+class Board(NamedTuple):
+    """A sign in the world: its text and four corners (4, 3), from the top left clockwise as one reads it."""
+
+    text: str
+    corners: Array
+
+
+class Wall(NamedTuple):
+    """A facade: colour, opacity, and how world points map to it."""
+
+    rgb: Bytes
+    opaque: Bytes
+    boards: list[Board]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Furniture:
+    """A flat static thing that can stand before a person: its Y'CbCr with alpha and its four world corners."""
+
+    x_m: float
+    patch: Bytes
+    corners: Array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Static:
+    """What one camera mount sees when nobody is there.
+
+    Attributes:
+        view: of the panorama.
+        panorama: (H, W, 3) uint8 Y'CbCr, furniture drawn in.
+        open_sky: (H, W) uint8, 255 where a plane of the street is cut away and the sky shows.
+        furniture: what may have to be drawn again, over persons behind it.
+    """
+
+    view: View
+    panorama: Bytes
+    open_sky: Bytes
+    furniture: tuple[Layer, ...]
+
+
+class Street:
+    """The street of one seed, textured for pictures about `width_px` wide."""
+
+    def __init__(self, seed: int, width_px: int) -> None:
+        self._seed = seed
+        self.ppm = float(np.clip(width_px / 640 * 48, 12, 110))
+        ppm = self.ppm
+        self._near = textures.ground(self._random(1), ppm, _FIRST_M, _NEAR_M, ROAD_M, FACADE_M)
+        self._far = textures.ground(self._random(2), ppm / 3, _NEAR_M, END_M, ROAD_M, FACADE_M)
+        names = [textures.SHOPS[k] for k in self._random(3).permutation(len(textures.SHOPS))]
+        half = len(names) // 2
+        self._walls = {
+            _LEFT: self._wall(_LEFT, 4, END_M - _FIRST_M, tuple(names[:half])),
+            _RIGHT: self._wall(_RIGHT, 5, END_M - _FIRST_M, tuple(names[half:])),
+            _END: self._wall(_END, 6, 2 * FACADE_M, ("CITY MUSEUM",)),
+        }
+        self.boards = [board for wall in self._walls.values() for board in wall.boards]
+
+    def static(self, view: View) -> Static:
+        """Render the panorama of a mount; takes about a second for 1280×720."""
+        fine = 2 if view.width_px * view.height_px < 2_600_000 else 1
+        big = View(
+            centre=view.centre,
+            rotation=view.rotation,
+            focal_px=view.focal_px * fine,
+            u0=view.u0 * fine + (fine - 1) / 2,
+            v0=view.v0 * fine + (fine - 1) / 2,
+            width_px=view.width_px * fine,
+            height_px=view.height_px * fine,
+        )
+        seen = surfaces(big)
+        rgb = self._sky(big)
+        hole = np.full(seen.plane.shape, 255, np.uint8)
+        self._paint_ground(big, seen, rgb, hole)
+        for plane in (_LEFT, _RIGHT, _END):
+            self._paint_wall(big, seen, plane, rgb, hole)
+        hole[seen.plane == _SKY] = 0
+        size = (view.width_px, view.height_px)
+        panorama = yuv(np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8))
+        open_sky = np.asarray(cv2.resize(hole, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        layers = sorted(self._furniture(view), key=lambda layer: layer.key)
+        for layer in layers:
+            layer.blend(panorama)
+        return Static(view=view, panorama=panorama, open_sky=open_sky, furniture=tuple(layers))
+
+    def _random(self, *what: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, 7, *what))
+
+    def _wall(self, plane: int, stream: int, length_m: float, shops: tuple[str, ...]) -> Wall:
+        rgb, opaque, signs = textures.facade(self._random(stream), self.ppm * 0.8, length_m, TOP_M, shops)
+        if plane == _LEFT:
+            rgb = (rgb * np.array([0.70, 0.73, 0.80])).astype(np.uint8)  # in the shade, lit by the blue sky
+        if plane == _END:
+            rgb = (rgb * 0.86).astype(np.uint8)
+        boards = []
+        for sign in signs:
+            ends = [(sign.u0_m, sign.z1_m), (sign.u1_m, sign.z1_m), (sign.u1_m, sign.z0_m), (sign.u0_m, sign.z0_m)]
+            boards.append(Board(sign.text, np.array([_at(plane, u, z) for u, z in ends])))
+        return Wall(rgb, opaque, boards)
+
+    def _sky(self, view: View) -> Bytes:
+        rays = view.rays()
+        up = np.clip(rays[..., 2] / np.hypot(rays[..., 0], rays[..., 1]), 0, 0.6)[..., None] / 0.6
+        h, w = up.shape[:2]
+        cell = max(8, w // 14)
+        puff = np.clip(textures.clouds(self._random(8), h, w, (cell, cell // 2, cell // 4)), 0, 1.6)[..., None]
+        blue = np.array([206, 216, 226]) * (1 - up) + np.array([112, 152, 204]) * up
+        return np.clip(blue + puff * 26, 0, 255).astype(np.uint8)
+
+    def _paint_ground(self, view: View, seen: Surfaces, rgb: Bytes, hole: Bytes) -> None:
+        height = float(view.centre[2])
+        for texture, ppm, y1, near in ((self._near, self.ppm, _NEAR_M, True), (self._far, self.ppm / 3, END_M, False)):
+            here = (seen.plane == _GROUND) & ((seen.y_m < _NEAR_M) == near)
+            # A pixel covers depth/f metres across and depth²/(f·h) along: their mean picks the level.
+            foot = ppm * seen.depth_m / view.focal_px * np.sqrt(seen.depth_m / height)
+            _remap(texture, (seen.x_m + FACADE_M) * ppm, (y1 - seen.y_m) * ppm, foot, here, rgb)
+        ground = seen.plane == _GROUND
+        shade = np.clip((seen.x_m - SHADE_M) / 0.35, 0, 1)
+        dark = ground & (shade < 1)
+        tint = np.array([0.56, 0.60, 0.68])
+        rgb[dark] = (rgb[dark] * (tint + (1 - tint) * shade[dark][:, None])).astype(np.uint8)
+        hole[ground] = 0
+
+    def _paint_wall(self, view: View, seen: Surfaces, plane: int, rgb: Bytes, hole: Bytes) -> None:
+        here = seen.plane == plane
+        if not here.any():
+            return
+        ppm = self.ppm * 0.8
+        along = {_LEFT: seen.y_m - _FIRST_M, _RIGHT: END_M - seen.y_m, _END: seen.x_m + FACADE_M}[plane]
+        reach = abs(float(view.centre[0]) - (FACADE_M if plane == _RIGHT else -FACADE_M)) if plane != _END else 50.0
+        foot = ppm * seen.depth_m / view.focal_px * np.sqrt(np.clip(seen.depth_m / max(reach, 1), 1, 9))
+        wall = self._walls[plane]
+        cover = np.zeros(hole.shape, np.uint8)
+        _remap(wall.opaque, along * ppm, (TOP_M - seen.z_m) * ppm, np.ones_like(foot), here, cover)
+        solid = here & (cover >= 128)
+        _remap(wall.rgb, along * ppm, (TOP_M - seen.z_m) * ppm, foot, solid, rgb)
+        hole[solid] = 0
+
+    def _furniture(self, view: View) -> list[Layer]:
+        rng = self._random(9)
+        px = int(np.clip(view.focal_px / 640 * 420, 96, 900))
+        things: list[Furniture] = []
+        trees = [premultiplied(*textures.tree(rng, px)) for _ in range(3)]
+        lamp = premultiplied(*textures.lamp(px))
+        fence = premultiplied(*textures.railing(max(px // 5, 24)))
+        right = view.rotation[0]
+        for side in (-1, 1):
+            for number, y in enumerate(np.arange(11.0, 100.0, 9.0)):
+                if 15 < y < 24:
+                    continue  # the crossing stays free
+                x = side * 6.4
+                if number % 2 == (side > 0):
+                    tall = float(rng.uniform(5.2, 6.8))
+                    things.append(_billboard(trees[int(rng.integers(3))], right, x, float(y), tall, 0.7))
+                else:
+                    things.append(_billboard(lamp, right, x, float(y), 6.5, 0.3))
+        for side in (-1, 1):
+            for y in (11.2, 23.4, 26.5, 29.6):
+                ends = np.array(
+                    [[side * 6.35, y, 1], [side * 6.35, y + 3, 1], [side * 6.35, y + 3, 0], [side * 6.35, y, 0]]
+                )
+                things.append(Furniture(x_m=side * 6.35, patch=fence, corners=ends))
+        layers = (_project(view, thing) for thing in things)
+        return [layer for layer in layers if layer is not None]
+
+
+def _at(plane: int, u_m: float, z_m: float) -> tuple[float, float, float]:
+    """Return the world point of facade coordinates; u runs to the right of one who faces the wall."""
+    if plane == _LEFT:
+        return -FACADE_M, _FIRST_M + u_m, z_m
+    if plane == _RIGHT:
+        return FACADE_M, END_M - u_m, z_m
+    return u_m - FACADE_M, END_M, z_m
+
+
+def _remap(texture: Bytes, u: Floats, v: Floats, foot: Floats, here: NDArray[np.bool_], out: Bytes) -> None:
+    """Sample a texture at (u, v) where `here`, from the pyramid level whose pixel is as large as `foot`."""
+    level_of = np.clip(np.rint(np.log2(np.maximum(foot, 1e-3))), 0, 5)
+    level = texture
+    for number in range(6):
+        part = here & (level_of == number)
+        rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
+        if rows.size:
+            box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+            scale = np.float32(0.5**number)
+            map_u = (u[box] * scale - np.float32(0.5)).astype(np.float32)
+            map_v = (v[box] * scale - np.float32(0.5)).astype(np.float32)
+            got = cv2.remap(level, map_u, map_v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            out[box][part[box]] = got[part[box]]
+        if min(level.shape[:2]) < 4:
+            break
+        level = np.asarray(cv2.pyrDown(level), np.uint8)
+
+
+def _billboard(patch: Bytes, right: Array, x: float, y: float, tall_m: float, aspect: float) -> Furniture:
+    half = right * (tall_m * aspect / 2)
+    foot, head = np.array([x, y, 0.0]), np.array([x, y, tall_m])
+    return Furniture(x_m=x, patch=patch, corners=np.stack([head - half, head + half, foot + half, foot - half]))
+
+
+def _project(view: View, thing: Furniture) -> Layer | None:
+    """Return the layer of a static thing in the panorama; None when it is behind or outside."""
+    corners, depth = view.project(thing.corners)
+    if depth.min() < 1.5:
+        return None
+    low, high = np.floor(corners.min(axis=0)).astype(int) - 1, np.ceil(corners.max(axis=0)).astype(int) + 2
+    if (high <= 0).any() or low[0] >= view.width_px or low[1] >= view.height_px or (high - low).max() > 6000:
+        return None
+    h, w = thing.patch.shape[:2]
+    shrink = min(1.0, 1.2 * float((high - low).max()) / max(h, w))
+    source = cv2.resize(
+        thing.patch, (max(2, round(w * shrink)), max(2, round(h * shrink))), interpolation=cv2.INTER_AREA
+    )
+    h, w = source.shape[:2]
+    edge = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32) - np.float32(0.5)
+    warp = cv2.getPerspectiveTransform(edge, (corners - low).astype(np.float32))
+    size = (int(high[0] - low[0]), int(high[1] - low[1]))
+    return Layer(
+        kind=STATIC,
+        key=order(view, thing.x_m, float(depth.mean())),
+        id=0,
+        left=int(low[0]),
+        top=int(low[1]),
+        patch=np.asarray(cv2.warpPerspective(source, warp, size, flags=cv2.INTER_LINEAR), np.uint8),
+        inverse_depth=inverse_depth(view, thing.corners),
+    )
+
+
+def moved(layer: Layer, warp: Array, corners_view: tuple[View, View]) -> Layer | None:
+    """Return a panorama's layer in a picture that the homography `warp` makes; None when it lies outside."""
+    panorama, view = corners_view
+    h, w = layer.patch.shape[:2]
+    box = np.array([[[0, 0], [w, 0], [w, h], [0, h]]], np.float64) + (layer.left, layer.top) - 0.5
+    ends = cv2.perspectiveTransform(box, warp)[0]
+    low = np.maximum(np.floor(ends.min(axis=0)).astype(int), 0)
+    high = np.minimum(np.ceil(ends.max(axis=0)).astype(int) + 1, (view.width_px, view.height_px))
+    if (high <= low).any():
+        return None
+    shift = np.array([[1, 0, -low[0]], [0, 1, -low[1]], [0, 0, 1.0]])
+    origin = np.array([[1, 0, layer.left], [0, 1, layer.top], [0, 0, 1.0]])
+    size = (int(high[0] - low[0]), int(high[1] - low[1]))
+    patch = cv2.warpPerspective(layer.patch, shift @ warp @ origin, size, flags=cv2.INTER_LINEAR)
+    # A plane n·X = d seen from the same centre: 1/depth is affine in the new picture too.
+    back = panorama.intrinsics @ panorama.rotation @ view.rotation.T @ np.linalg.inv(view.intrinsics)
+    normal = layer.inverse_depth @ back
+    return Layer(
+        kind=STATIC,
+        key=layer.key,
+        id=0,
+        left=int(low[0]),
+        top=int(low[1]),
+        patch=np.asarray(patch, np.uint8),
+        inverse_depth=normal,
+    )
+
+
+def words(boards: list[Board], view: View) -> list[Words]:
+    """Return the signs that face the camera and lie before it, as seen."""
+    found = []
+    for board in boards:
+        outline, depth = view.project(board.corners)
+        if depth.min() > 1.0:
+            found.append(Words(text=board.text, kind="sign", outline=outline))
+    return found
