@@ -1,14 +1,15 @@
 """stamps/part-<n>.json: what decided the bytes, written before anything is made with it, read by a replay.
 
-An entry holds from its frame on until the next entry for that stage (or for all), across epochs. Of two entries for one
-frame the one appended last holds. Entries are only ever appended: the log of a run says what the run did.
+A stamp holds from its frame on until the next entry for that stage (or for all), across epochs. Of two entries for one
+frame the one appended last holds. An aside says that a stage passes a span on unprocessed. Both are only ever
+appended: the log of a run says what the run did.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import StorageError
@@ -30,6 +31,16 @@ class StampEntry:
     stage: str = ALL
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Aside:
+    """The units [start, stop) of the driving input of `stage` in `epoch` pass it unprocessed (a poison batch)."""
+
+    epoch: int
+    start: int
+    stop: int
+    stage: str
+
+
 class StampLog:
     """A stream's stamps: loaded on construction, durable as soon as `append` returns.
 
@@ -40,6 +51,7 @@ class StampLog:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._entries: list[StampEntry] = []
+        self._asides: list[Aside] = []
         self._parts = 0
         self._load()
 
@@ -52,23 +64,19 @@ class StampLog:
         """Make entries durable, then let them hold. Raises StorageError."""
         if not entries:
             return
-        data = json.dumps([_to_json(e) for e in entries], sort_keys=True, separators=(",", ":")).encode()
-        while not self._store.put_new(_part_name(self._parts), data):
-            self._load()  # a part of another process (one that everyone took for dead) comes first
+        self._append([_to_json(e) for e in entries])
         self._entries += entries
-        self._parts += 1
 
     def set_aside(self, span: Span, stage: str) -> None:
-        """Let `stage` pass the frames of `span` on unprocessed; before and after them nothing changes."""
+        """Make durable that `stage` passes the units of `span` on unprocessed. Raises StorageError."""
+        aside = Aside(epoch=span.epoch, start=span.start, stop=span.stop, stage=stage)
+        if aside not in self._asides:
+            self._append([_aside_to_json(aside)])
+            self._asides.append(aside)
 
-        def aside(stamp: Stamp) -> Stamp:
-            return replace(stamp, set_aside=tuple(sorted({*stamp.set_aside, stage})))
-
-        inside = [e for e in self._entries if e.epoch == span.epoch and span.start <= e.seq < span.stop]
-        entries = [StampEntry(epoch=span.epoch, seq=span.start, stamp=aside(self.at(span.epoch, span.start)))]
-        entries += [replace(e, stamp=aside(e.stamp)) for e in inside if e.seq > span.start]
-        entries.append(StampEntry(epoch=span.epoch, seq=span.stop, stamp=self.at(span.epoch, span.stop)))
-        self.append(entries)
+    def asides(self) -> tuple[Aside, ...]:
+        """Return what was set aside, in the order in which it was."""
+        return tuple(self._asides)
 
     def at(self, epoch: int, seq: int, stage: str = ALL) -> Stamp:
         """Return the stamp that holds for a frame; the default one where nothing was stamped."""
@@ -79,12 +87,20 @@ class StampLog:
                 stamp, best = entry.stamp, place
         return stamp
 
+    def _append(self, rows: Sequence[dict[str, Any]]) -> None:
+        data = json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()
+        while not self._store.put_new(_part_name(self._parts), data):
+            self._load()  # a part of another process (one that everyone took for dead) comes first
+        self._parts += 1
+
     def _load(self) -> None:
         known = set(self._store.list("stamps/part-"))
         while _part_name(self._parts) in known:
             name = _part_name(self._parts)
             try:
-                self._entries += [_from_json(e) for e in json.loads(self._store.get(name))]
+                rows = json.loads(self._store.get(name))
+                self._entries += [_from_json(row) for row in rows if "stop" not in row]
+                self._asides += [_aside_from_json(row) for row in rows if "stop" in row]
             except (ValueError, KeyError, TypeError) as error:
                 raise StorageError(
                     f"the stamps are damaged ({type(error).__name__}: {error})",
@@ -107,7 +123,6 @@ def _to_json(entry: StampEntry) -> dict[str, Any]:
         "model": s.model,
         "runtime": s.runtime,
         "threads": s.threads,
-        "set_aside": list(s.set_aside),
     }
 
 
@@ -120,6 +135,15 @@ def _from_json(found: dict[str, Any]) -> StampEntry:
             model=str(found["model"]),
             runtime=str(found["runtime"]),
             threads=int(found["threads"]),
-            set_aside=tuple(str(s) for s in found["set_aside"]),
         ),
+    )
+
+
+def _aside_to_json(aside: Aside) -> dict[str, Any]:
+    return {"epoch": aside.epoch, "start": aside.start, "stop": aside.stop, "stage": aside.stage}
+
+
+def _aside_from_json(found: dict[str, Any]) -> Aside:
+    return Aside(
+        epoch=int(found["epoch"]), start=int(found["start"]), stop=int(found["stop"]), stage=str(found["stage"])
     )
