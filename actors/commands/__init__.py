@@ -1,0 +1,1 @@
+"""The commands that may use Ray, one a file."""

@@ -1,0 +1,1 @@
+"""The commands that need no Ray, one a file: each has `main(argv) -> int`, the exit code."""
