@@ -1,0 +1,1 @@
+"""Not learned: arrays in, arrays out; one algorithm a file."""
