@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import lru_cache
@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.media.synthetic_camera import Camera, Pose
-from pipeline.media.synthetic_layer import STATIC, Layer
+from pipeline.media.synthetic_layer import Layer
 from pipeline.media.synthetic_people import People
-from pipeline.media.synthetic_street import Static, Street, moved
+from pipeline.media.synthetic_street import Placed, Static, Street, moved, placed
 from pipeline.media.synthetic_truth import Text, Truth
 from pipeline.media.synthetic_vehicles import Vehicles
 from pipeline.wire.frames import ColorSpec, Size
@@ -36,6 +36,7 @@ SAMPLE_RATE_HZ = 48_000
 COLOR = ColorSpec(matrix=1, primaries=1, transfer=1, full_range=False)
 START = datetime(2026, 3, 14, 8, 30, tzinfo=UTC)  # what the burnt-in clock says at frame 0
 _NOISE_SLACK = 1 << 16
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,7 +193,7 @@ class Scene:
         i420 = self._expose(canvas, light, index)
         stamp = self._stamp(i420, index, pose)
         i420.flags.writeable = False
-        truth = Truth(pose, light, static, self._street().boards, layers, stamp)
+        truth = Truth(pose, light, static, layers, boards=self._street().boards, stamp=stamp)
         return Rendered(i420=i420, truth=truth)
 
     def audio(self, start_sample: int, num_samples: int) -> NDArray[np.int16]:
@@ -219,7 +220,7 @@ class Scene:
         people = list(self._people.layers(t, view))
         vehicles = list(self._vehicles.layers(t, view))
         layers = [layer for layer, _ in people] + [layer for layer, _ in vehicles]
-        layers = [_numbered(layer, 1 + layer.id % self._id_wrap) for layer in layers]
+        layers = [replace(layer, id=1 + layer.id % self._id_wrap) for layer in layers]
         shade = np.zeros(canvas.shape[:2], np.uint8)
         touched = [_box(layer) for layer in layers]
         for _, shadow in people:
@@ -236,16 +237,14 @@ class Scene:
                 touched.append((low[0], low[1], high[0], high[1]))
         luma = np.ascontiguousarray(canvas[..., 0])
         # Y' − (Y' − 16)·shade/255: darkens towards black (code 16), which the saturating subtraction keeps.
-        canvas[..., 0] = cv2.subtract(luma, cv2.multiply(cv2.subtract(luma, 16), shade, scale=1 / 255))
+        canvas[..., 0] = cv2.subtract(
+            luma, cv2.multiply(cv2.subtract(luma, np.full_like(luma, 16)), shade, scale=1 / 255)
+        )
         warp = view.homography_from(static.view)
-        for layer in sorted([*layers, *static.furniture], key=lambda layer: layer.key):
-            if layer.kind != STATIC:
-                layer.blend(canvas)
-                continue
-            # Furniture is in the panorama: it is drawn again only where something may have covered it.
-            near = moved(layer, warp, (static.view, view))
-            if near is not None and any(_meet(_box(near), box) for box in touched):
-                near.blend(canvas)
+        # Furniture is in the panorama: it is drawn again only where something may have covered it.
+        near = [cut for thing in placed(static, view, warp) if (cut := _touched(thing, touched)) is not None]
+        for layer in sorted([*layers, *(moved(thing, warp) for thing in near)], key=lambda layer: layer.key):
+            layer.blend(canvas)
         return layers
 
     def _expose(self, canvas: NDArray[np.uint8], light: float, index: int) -> NDArray[np.uint8]:
@@ -316,28 +315,22 @@ def iter_frames(config: SceneConfig, start: int = 0) -> Iterator[Rendered]:
         index += 1
 
 
-def _numbered(layer: Layer, identity: int) -> Layer:
-    return Layer(
-        kind=layer.kind,
-        key=layer.key,
-        id=identity,
-        left=layer.left,
-        top=layer.top,
-        patch=layer.patch,
-        inverse_depth=layer.inverse_depth,
-        faces=layer.faces,
-        head=layer.head,
-        words=layer.words,
-    )
-
-
-def _box(layer: Layer) -> tuple[float, float, float, float]:
+def _box(layer: Layer) -> Box:
     height, width = layer.patch.shape[:2]
     return layer.left, layer.top, layer.left + width, layer.top + height
 
 
-def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _touched(thing: Placed, boxes: list[Box]) -> Placed | None:
+    """Return the part of a thing within which all boxes meet it; None when none does."""
+    x0, y0, x1, y1 = thing.box
+    cuts = [(max(x0, a), max(y0, b), min(x1, c), min(y1, d)) for a, b, c, d in boxes]
+    met = [cut for cut in cuts if cut[0] < cut[2] and cut[1] < cut[3]]
+    if not met:
+        return None
+    left, top, right, bottom = (list(edge) for edge in zip(*met, strict=True))
+    return Placed(
+        thing.layer, (math.floor(min(left)), math.floor(min(top)), math.ceil(max(right)), math.ceil(max(bottom)))
+    )
 
 
 @lru_cache(maxsize=1)

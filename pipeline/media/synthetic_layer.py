@@ -47,10 +47,10 @@ def premultiplied(rgb: Bytes, alpha: Bytes) -> Bytes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Face:
-    """A flat part of a layer: its outline in patch pixels (K, 2) and `inverse_depth` over the picture."""
+    """A flat part of a layer: its outline in patch pixels (K, 2) and three or more of its world points (K, 3)."""
 
     outline: Array
-    inverse_depth: Array
+    points: Array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +72,7 @@ class Layer:
         id: 1..65535, or 0 for static things.
         left, top: of the patch in the picture, px; may be negative.
         patch: (h, w, 4) uint8, Y'CbCr premultiplied with alpha. Alpha ≥ 128 is what counts as drawn.
-        inverse_depth: (3,) coefficients a, b, c of 1/depth = a·u + b·v + c, 1/m; of the first face.
+        points: (3 or more, 3) world points of the plane that the thing lies in.
         faces: the flat parts in drawing order, for things that are not flat themselves.
         head: xyxy px of a person's head.
         words: text on it.
@@ -84,7 +84,7 @@ class Layer:
     left: int
     top: int
     patch: Bytes
-    inverse_depth: Array
+    points: Array
     faces: tuple[Face, ...] = ()
     head: tuple[float, float, float, float] | None = None
     words: tuple[Words, ...] = field(default=())
@@ -114,26 +114,24 @@ class Layer:
             return
         rows, columns, patch_rows, patch_columns = window
         part = self.patch[patch_rows, patch_columns]
-        under = canvas[rows, columns]
-        left = (255 - part[..., 3:]).astype(np.uint16)
-        # (x + 128) · 257 >> 16 is the rounded division by 255, without one.
-        kept = ((under * left + 128) * np.uint32(257)) >> 16
-        under[:] = np.minimum(part[..., :3] + kept, 255).astype(np.uint8)
+        left = cv2.bitwise_not(cv2.extractChannel(part, 3))
+        under = cv2.multiply(canvas[rows, columns], cv2.merge([left, left, left]), scale=1 / 255)
+        canvas[rows, columns] = cv2.add(under, cv2.cvtColor(part, cv2.COLOR_BGRA2BGR))
 
-    def depth(self) -> NDArray[np.float32]:
+    def depth(self, view: View) -> NDArray[np.float32]:
         """(h, w) depth in metres over the patch; means something only where it is drawn."""
         h, w = self.patch.shape[:2]
         part = np.zeros((h, w), np.uint8)
-        planes = [self.inverse_depth]
+        planes = [_inverse_depth(view, self.points)]
         for number, face in enumerate(self.faces):
             cv2.fillConvexPoly(part, np.rint(face.outline * 16).astype(np.int32), number + 1, shift=4)
-            planes.append(face.inverse_depth)
+            planes.append(_inverse_depth(view, face.points))
         a, b, c = (np.array(planes)[part][..., k] for k in range(3))
         inverse = a * (np.arange(w) + self.left)[None, :] + b * (np.arange(h) + self.top)[:, None] + c
         return (1 / np.maximum(inverse, 1e-4)).astype(np.float32)
 
 
-def inverse_depth(view: View, points: Array) -> Array:
+def _inverse_depth(view: View, points: Array) -> Array:
     """Return a, b, c of 1/depth = a·u + b·v + c on the plane through three world points (3, 3).
 
     With n·X = d in camera axes and X = depth·K⁻¹(u, v, 1): 1/depth = n·K⁻¹(u, v, 1) / d.

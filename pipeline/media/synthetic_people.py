@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.synthetic_camera import View
-from pipeline.media.synthetic_layer import PERSON, Layer, inverse_depth, premultiplied
+from pipeline.media.synthetic_layer import PERSON, Layer, premultiplied
 from pipeline.media.synthetic_street import FACADE_M, SHADE_M, order
 
 Bytes = NDArray[np.uint8]
@@ -112,17 +113,16 @@ class People:
             walk = self.walk(number, t)
             tall = float(self._tall[number])
             foot = np.array([walk.x_m, walk.y_m, 0.0])
-            ends, depth = view.project(np.stack([foot, foot + (0, 0, tall)]))
+            ends, depth = view.project(foot + np.array([[0, 0, 0], [0, 0, tall]]))
             if depth.min() < 1.5 or walk.fade <= 0.02:
                 continue
             reach = 0.6 * view.focal_px * tall / float(depth[0])
             if not (-reach < ends[0, 0] < view.width_px + reach and -2 * reach < ends[1, 1] < view.height_px + reach):
                 continue
-            yield self._place(number, walk, view, ends, depth, tall)
+            yield self._place(number, walk, view, ends=ends, depth=depth)
 
-    def _place(
-        self, number: int, walk: Walk, view: View, ends: Array, depth: Array, tall: float
-    ) -> tuple[Layer, Layer | None]:
+    def _place(self, number: int, walk: Walk, view: View, *, ends: Array, depth: Array) -> tuple[Layer, Layer | None]:
+        tall = float(self._tall[number])
         seen_right = float(view.rotation[0, 0] * walk.heading[0] + view.rotation[0, 1] * walk.heading[1])
         seen_away = float(view.rotation[2, 0] * walk.heading[0] + view.rotation[2, 1] * walk.heading[1])
         facing = _SIDE if abs(seen_right) > 0.6 else (_BACK if seen_away > 0 else _AHEAD)
@@ -159,7 +159,7 @@ class People:
         x0, y0, x1, y1 = sprite.head
         box = np.array([origin + across * a + down * b for a in (x0, x1) for b in (y0, y1)])
         base = np.array([walk.x_m, walk.y_m, 0.0])
-        plane = np.stack([base, base + (0, 0, tall), base + view.rotation[0]])
+        plane = base + np.stack([np.zeros(3), np.array([0, 0, tall]), view.rotation[0]])
         layer = Layer(
             kind=PERSON,
             key=order(view, walk.x_m, float(depth[0])),
@@ -167,7 +167,7 @@ class People:
             left=int(low[0]),
             top=int(low[1]),
             patch=patch,
-            inverse_depth=inverse_depth(view, plane),
+            points=plane,
             head=(*box.min(axis=0).tolist(), *box.max(axis=0).tolist()),
         )
         shadow = _shadow(walk, view, level, tall) if walk.x_m > SHADE_M and long_px > 12 else None
@@ -202,9 +202,7 @@ def _shadow(walk: Walk, view: View, level: Bytes, tall: float) -> Layer | None:
     alpha = cv2.warpPerspective(np.ascontiguousarray(level[..., 3]), warp, size, flags=cv2.INTER_LINEAR)
     zero = np.zeros((size[1], size[0]), np.uint8)
     patch = np.dstack([zero, zero, zero, (alpha * (0.5 * walk.fade)).astype(np.uint8)])
-    return Layer(
-        kind=PERSON, key=(0, 0), id=0, left=int(low[0]), top=int(low[1]), patch=patch, inverse_depth=np.zeros(3)
-    )
+    return Layer(kind=PERSON, key=(0, 0), id=0, left=int(low[0]), top=int(low[1]), patch=patch, points=ground)
 
 
 def draw_person(
@@ -225,7 +223,7 @@ def draw_person(
         return round(w / 2 + x * scale), round((1.04 - z) * scale)
 
     def limb(points: list[tuple[float, float]], thick: float, colour: Colour) -> None:
-        for a, b in zip(points, points[1:], strict=False):
+        for a, b in pairwise(points):
             for image, ink in ((rgb, colour), (alpha, 255.0)):
                 cv2.line(image, at(*a), at(*b), ink, max(1, round(thick * scale)))
 
@@ -234,10 +232,10 @@ def draw_person(
         cv2.fillPoly(rgb, [outline], colour)
         cv2.fillPoly(alpha, [outline], 255)
 
-    def oval(x: float, z: float, rx: float, rz: float, colour: Colour, first: int = 0, last: int = 360) -> None:
+    def oval(x: float, z: float, rx: float, rz: float, colour: Colour, *, arc: tuple[int, int] = (0, 360)) -> None:
         axes = (max(1, round(rx * scale)), max(1, round(rz * scale)))
         for image, ink in ((rgb, colour), (alpha, 255.0)):
-            cv2.ellipse(image, at(x, z), axes, 0, first, last, ink, -1)
+            cv2.ellipse(image, at(x, z), axes, 0, *arc, ink, -1)
 
     def dim(colour: Colour, by: float) -> Colour:
         return colour[0] * by, colour[1] * by, colour[2] * by
@@ -265,7 +263,7 @@ def draw_person(
         limb([(0.0, 0.82), (0.01, 0.88)], 0.06, dim(skin, 0.9))
         oval(0.014, 0.925, 0.058, 0.073, skin)
         oval(0.074, 0.915, 0.013, 0.016, skin)
-        oval(-0.008, 0.945, 0.06, 0.058, hair, 120, 330)
+        oval(-0.008, 0.945, 0.06, 0.058, hair, arc=(120, 330))
         if long_hair:
             area([(-0.066, 0.95), (-0.01, 0.95), (-0.03, 0.8), (-0.075, 0.8)], hair)
         head = (-0.075, 0.85, 0.087, 1.003)
@@ -321,14 +319,14 @@ def draw_person(
             if long_hair:
                 area([(-0.06, 0.94), (0.06, 0.94), (0.066, 0.79), (-0.066, 0.79)], hair)
         else:
-            oval(0.0, 0.95, 0.062, 0.053, hair, 175, 365)
+            oval(0.0, 0.95, 0.062, 0.053, hair, arc=(175, 365))
             for side in (-1, 1):
                 oval(0.022 * side, 0.925, 0.008, 0.006, (40, 30, 28))
             limb([(-0.014, 0.885), (0.014, 0.885)], 0.008, dim(skin, 0.6))
             limb([(0.0, 0.918), (0.0, 0.903)], 0.008, dim(skin, 0.8))
         head = (-0.066, 0.848, 0.066, 1.003)
     if hat:
-        oval(0.0, 0.965, 0.064, 0.046, accent, 180, 360)
+        oval(0.0, 0.965, 0.064, 0.046, accent, arc=(180, 360))
         limb([(-0.062, 0.962), (0.085 if facing == _SIDE else 0.062, 0.962)], 0.014, dim(accent, 0.7))
     # Light from the left, folds, weave.
     glow = 1.14 - 0.42 * np.clip(np.arange(w) / w * 3 - 1, 0, 1)[None, :]

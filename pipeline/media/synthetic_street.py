@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.media import synthetic_textures as textures
 from pipeline.media.synthetic_camera import View
-from pipeline.media.synthetic_layer import STATIC, Layer, Words, inverse_depth, premultiplied, yuv
+from pipeline.media.synthetic_layer import STATIC, Layer, Words, premultiplied, yuv
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -55,11 +55,19 @@ def surfaces(view: View) -> Surfaces:
     rays = view.rays()
     cx, cy, cz = (np.float32(c) for c in view.centre)
     dx, dy, dz = rays[..., 0], rays[..., 1], rays[..., 2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        candidates = np.stack([-cz / dz, (-FACADE_M - cx) / dx, (FACADE_M - cx) / dx, (END_M - cy) / dy])
-    candidates = np.where(np.isfinite(candidates) & (candidates > 0), candidates, np.float32(np.inf))
-    plane = candidates.argmin(axis=0).astype(np.uint8)
-    depth = candidates.min(axis=0).astype(np.float32)
+    depth = np.full(dx.shape, np.inf, np.float32)
+    plane = np.full(dx.shape, _SKY, np.uint8)
+    for number, reach_m, along in (
+        (_GROUND, -cz, dz),
+        (_LEFT, -FACADE_M - cx, dx),
+        (_RIGHT, FACADE_M - cx, dx),
+        (_END, END_M - cy, dy),
+    ):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            candidate = np.float32(reach_m) / along
+        nearer = (candidate > 0) & (candidate < depth)
+        np.copyto(depth, candidate, where=nearer)
+        np.copyto(plane, np.uint8(number), where=nearer)
     reach = np.where(np.isfinite(depth), depth, np.float32(1e4))
     x, y, z = cx + reach * dx, cy + reach * dy, cz + reach * dz
     sky = ~np.isfinite(depth) | (z > TOP_M)
@@ -115,8 +123,12 @@ class Street:
         self._seed = seed
         self.ppm = float(np.clip(width_px / 640 * 48, 12, 110))
         ppm = self.ppm
-        self._near = textures.ground(self._random(1), ppm, _FIRST_M, _NEAR_M, ROAD_M, FACADE_M)
-        self._far = textures.ground(self._random(2), ppm / 3, _NEAR_M, END_M, ROAD_M, FACADE_M)
+        self._near = textures.ground(
+            self._random(1), ppm, y0_m=_FIRST_M, y1_m=_NEAR_M, half_road_m=ROAD_M, half_m=FACADE_M
+        )
+        self._far = textures.ground(
+            self._random(2), ppm / 3, y0_m=_NEAR_M, y1_m=END_M, half_road_m=ROAD_M, half_m=FACADE_M
+        )
         names = [textures.SHOPS[k] for k in self._random(3).permutation(len(textures.SHOPS))]
         half = len(names) // 2
         self._walls = {
@@ -159,9 +171,9 @@ class Street:
     def _wall(self, plane: int, stream: int, length_m: float, shops: tuple[str, ...]) -> Wall:
         rgb, opaque, signs = textures.facade(self._random(stream), self.ppm * 0.8, length_m, TOP_M, shops)
         if plane == _LEFT:
-            rgb = (rgb * np.array([0.70, 0.73, 0.80])).astype(np.uint8)  # in the shade, lit by the blue sky
+            rgb = _tinted(rgb, (0.70, 0.73, 0.80))  # in the shade, lit by the blue sky
         if plane == _END:
-            rgb = (rgb * 0.86).astype(np.uint8)
+            rgb = _tinted(rgb, (0.86, 0.86, 0.86))
         boards = []
         for sign in signs:
             ends = [(sign.u0_m, sign.z1_m), (sign.u1_m, sign.z1_m), (sign.u1_m, sign.z0_m), (sign.u0_m, sign.z0_m)]
@@ -169,13 +181,15 @@ class Street:
         return Wall(rgb, opaque, boards)
 
     def _sky(self, view: View) -> Bytes:
-        rays = view.rays()
+        """Return (H, W, 3) blue with clouds; made at a quarter of the size, since nothing in it is sharp."""
+        h, w = view.height_px, view.width_px
+        rays = view.rays()[::4, ::4]
         up = np.clip(rays[..., 2] / np.hypot(rays[..., 0], rays[..., 1]), 0, 0.6)[..., None] / 0.6
-        h, w = up.shape[:2]
-        cell = max(8, w // 14)
-        puff = np.clip(textures.clouds(self._random(8), h, w, (cell, cell // 2, cell // 4)), 0, 1.6)[..., None]
+        cell = max(4, up.shape[1] // 14)
+        puff = textures.clouds(self._random(8), *up.shape[:2], (cell, max(cell // 2, 1), max(cell // 4, 1)))
         blue = np.array([206, 216, 226]) * (1 - up) + np.array([112, 152, 204]) * up
-        return np.clip(blue + puff * 26, 0, 255).astype(np.uint8)
+        small = np.clip(blue + np.clip(puff, 0, 1.6)[..., None] * 26, 0, 255).astype(np.uint8)
+        return np.asarray(cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR), np.uint8)
 
     def _paint_ground(self, view: View, seen: Surfaces, rgb: Bytes, hole: Bytes) -> None:
         height = float(view.centre[2])
@@ -183,7 +197,7 @@ class Street:
             here = (seen.plane == _GROUND) & ((seen.y_m < _NEAR_M) == near)
             # A pixel covers depth/f metres across and depth²/(f·h) along: their mean picks the level.
             foot = ppm * seen.depth_m / view.focal_px * np.sqrt(seen.depth_m / height)
-            _remap(texture, (seen.x_m + FACADE_M) * ppm, (y1 - seen.y_m) * ppm, foot, here, rgb)
+            _remap(texture, (seen.x_m + FACADE_M) * ppm, (y1 - seen.y_m) * ppm, foot=foot, here=here, out=rgb)
         ground = seen.plane == _GROUND
         shade = np.clip((seen.x_m - SHADE_M) / 0.35, 0, 1)
         dark = ground & (shade < 1)
@@ -201,9 +215,9 @@ class Street:
         foot = ppm * seen.depth_m / view.focal_px * np.sqrt(np.clip(seen.depth_m / max(reach, 1), 1, 9))
         wall = self._walls[plane]
         cover = np.zeros(hole.shape, np.uint8)
-        _remap(wall.opaque, along * ppm, (TOP_M - seen.z_m) * ppm, np.ones_like(foot), here, cover)
+        _remap(wall.opaque, along * ppm, (TOP_M - seen.z_m) * ppm, foot=np.ones_like(foot), here=here, out=cover)
         solid = here & (cover >= 128)
-        _remap(wall.rgb, along * ppm, (TOP_M - seen.z_m) * ppm, foot, solid, rgb)
+        _remap(wall.rgb, along * ppm, (TOP_M - seen.z_m) * ppm, foot=foot, here=solid, out=rgb)
         hole[solid] = 0
 
     def _furniture(self, view: View) -> list[Layer]:
@@ -219,11 +233,11 @@ class Street:
                 if 15 < y < 24:
                     continue  # the crossing stays free
                 x = side * 6.4
-                if number % 2 == (side > 0):
+                if number > 0 and number % 2 == (side > 0):
                     tall = float(rng.uniform(5.2, 6.8))
-                    things.append(_billboard(trees[int(rng.integers(3))], right, x, float(y), tall, 0.7))
+                    things.append(_billboard(trees[int(rng.integers(3))], right, x, float(y), tall_m=tall, aspect=0.7))
                 else:
-                    things.append(_billboard(lamp, right, x, float(y), 6.5, 0.3))
+                    things.append(_billboard(lamp, right, x, float(y), tall_m=6.5, aspect=0.3))
         for side in (-1, 1):
             for y in (11.2, 23.4, 26.5, 29.6):
                 ends = np.array(
@@ -232,6 +246,10 @@ class Street:
                 things.append(Furniture(x_m=side * 6.35, patch=fence, corners=ends))
         layers = (_project(view, thing) for thing in things)
         return [layer for layer in layers if layer is not None]
+
+
+def _tinted(rgb: Bytes, gain: tuple[float, float, float]) -> Bytes:
+    return np.asarray(cv2.multiply(rgb, (*gain, 0.0)), np.uint8)
 
 
 def _at(plane: int, u_m: float, z_m: float) -> tuple[float, float, float]:
@@ -243,7 +261,7 @@ def _at(plane: int, u_m: float, z_m: float) -> tuple[float, float, float]:
     return u_m - FACADE_M, END_M, z_m
 
 
-def _remap(texture: Bytes, u: Floats, v: Floats, foot: Floats, here: NDArray[np.bool_], out: Bytes) -> None:
+def _remap(texture: Bytes, u: Floats, v: Floats, *, foot: Floats, here: NDArray[np.bool_], out: Bytes) -> None:
     """Sample a texture at (u, v) where `here`, from the pyramid level whose pixel is as large as `foot`."""
     level_of = np.clip(np.rint(np.log2(np.maximum(foot, 1e-3))), 0, 5)
     level = texture
@@ -262,7 +280,7 @@ def _remap(texture: Bytes, u: Floats, v: Floats, foot: Floats, here: NDArray[np.
         level = np.asarray(cv2.pyrDown(level), np.uint8)
 
 
-def _billboard(patch: Bytes, right: Array, x: float, y: float, tall_m: float, aspect: float) -> Furniture:
+def _billboard(patch: Bytes, right: Array, x: float, y: float, *, tall_m: float, aspect: float) -> Furniture:
     half = right * (tall_m * aspect / 2)
     foot, head = np.array([x, y, 0.0]), np.array([x, y, tall_m])
     return Furniture(x_m=x, patch=patch, corners=np.stack([head - half, head + half, foot + half, foot - half]))
@@ -292,35 +310,40 @@ def _project(view: View, thing: Furniture) -> Layer | None:
         left=int(low[0]),
         top=int(low[1]),
         patch=np.asarray(cv2.warpPerspective(source, warp, size, flags=cv2.INTER_LINEAR), np.uint8),
-        inverse_depth=inverse_depth(view, thing.corners),
+        points=thing.corners,
     )
 
 
-def moved(layer: Layer, warp: Array, corners_view: tuple[View, View]) -> Layer | None:
-    """Return a panorama's layer in a picture that the homography `warp` makes; None when it lies outside."""
-    panorama, view = corners_view
-    h, w = layer.patch.shape[:2]
-    box = np.array([[[0, 0], [w, 0], [w, h], [0, h]]], np.float64) + (layer.left, layer.top) - 0.5
-    ends = cv2.perspectiveTransform(box, warp)[0]
-    low = np.maximum(np.floor(ends.min(axis=0)).astype(int), 0)
-    high = np.minimum(np.ceil(ends.max(axis=0)).astype(int) + 1, (view.width_px, view.height_px))
-    if (high <= low).any():
-        return None
-    shift = np.array([[1, 0, -low[0]], [0, 1, -low[1]], [0, 0, 1.0]])
+class Placed(NamedTuple):
+    """Where a panorama's layer lies in a picture: xyxy px, cut at the picture's edge."""
+
+    layer: Layer
+    box: tuple[int, int, int, int]
+
+
+def placed(static: Static, view: View, warp: Array) -> list[Placed]:
+    """Return the furniture that lies in the picture `view`, which `warp` makes of the panorama."""
+    if not static.furniture:
+        return []
+    ends = np.array([(x.left, x.top, *x.patch.shape[1::-1]) for x in static.furniture], np.float64)
+    low, high = ends[:, :2] - 0.5, ends[:, :2] + ends[:, 2:] - 0.5
+    corners = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
+    seen = cv2.perspectiveTransform(corners, warp)
+    first = np.maximum(np.floor(seen.min(axis=1)).astype(int), 0)
+    last = np.minimum(np.ceil(seen.max(axis=1)).astype(int) + 1, (view.width_px, view.height_px))
+    boxes = np.concatenate([first, last], axis=1).tolist()
+    found = zip(static.furniture, boxes, strict=True)
+    return [Placed(x, (a, b, c, d)) for x, (a, b, c, d) in found if a < c and b < d]
+
+
+def moved(thing: Placed, warp: Array) -> Layer:
+    """Return a panorama's layer as the picture shows it."""
+    layer, (x0, y0, x1, y1) = thing
+    shift = np.array([[1, 0, -x0], [0, 1, -y0], [0, 0, 1.0]])
     origin = np.array([[1, 0, layer.left], [0, 1, layer.top], [0, 0, 1.0]])
-    size = (int(high[0] - low[0]), int(high[1] - low[1]))
-    patch = cv2.warpPerspective(layer.patch, shift @ warp @ origin, size, flags=cv2.INTER_LINEAR)
-    # A plane n·X = d seen from the same centre: 1/depth is affine in the new picture too.
-    back = panorama.intrinsics @ panorama.rotation @ view.rotation.T @ np.linalg.inv(view.intrinsics)
-    normal = layer.inverse_depth @ back
+    patch = cv2.warpPerspective(layer.patch, shift @ warp @ origin, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
     return Layer(
-        kind=STATIC,
-        key=layer.key,
-        id=0,
-        left=int(low[0]),
-        top=int(low[1]),
-        patch=np.asarray(patch, np.uint8),
-        inverse_depth=normal,
+        kind=STATIC, key=layer.key, id=0, left=x0, top=y0, patch=np.asarray(patch, np.uint8), points=layer.points
     )
 
 

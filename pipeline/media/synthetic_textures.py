@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 Random = np.random.Generator
 Rgb = tuple[float, float, float]
+Colour = Rgb | NDArray[np.float64]
 
 SHOPS = (
     "BAKERY", "CAFE LUNA", "BOOKS", "PHARMACY", "HOTEL ADLER", "FLOWERS", "OPTIK WEBER", "BIKE SHOP", "SUSHI 24",
@@ -44,25 +46,34 @@ def clouds(rng: Random, height: int, width: int, cells: tuple[int, ...]) -> NDAr
     return total / np.float32(len(cells) ** 0.5)
 
 
-def ground(rng: Random, ppm: float, y0_m: float, y1_m: float, half_road_m: float, half_m: float) -> Bytes:
+def _grain(rng: Random, image: Bytes, fine: float, coarse: float) -> Bytes:
+    """Return `image` with grain of the given deviations; a tile of 512 px repeats, which nobody sees in grain."""
+    h, w = image.shape[:2]
+    tile = clouds(rng, 512, 512, (1, 2, 4)) * np.float32(fine) + clouds(rng, 512, 512, (32, 128)) * np.float32(coarse)
+    codes = np.rint(np.clip(tile, -120, 120)).astype(np.int16)
+    whole = np.tile(codes, (h // 512 + 1, w // 512 + 1))[:h, :w]
+    return np.asarray(cv2.add(image, cv2.merge([whole, whole, whole]), dtype=cv2.CV_8U), np.uint8)
+
+
+def ground(rng: Random, ppm: float, *, y0_m: float, y1_m: float, half_road_m: float, half_m: float) -> Bytes:
     """Return the ground from above: rows from y1 (top) to y0, columns from −half to +half, ppm px a metre."""
     h, w = round((y1_m - y0_m) * ppm), round(2 * half_m * ppm)
 
     def px(x_m: float, y_m: float) -> tuple[int, int]:
         return round((x_m + half_m) * ppm), round((y1_m - y_m) * ppm)
 
-    def bar(x_m: float, y_m: float, width_m: float, length_m: float, colour: Rgb, image: Bytes) -> None:
+    def bar(x_m: float, y_m: float, width_m: float, length_m: float, colour: Rgb) -> None:
         a, b = px(x_m - width_m / 2, y_m + length_m), px(x_m + width_m / 2, y_m)
-        cv2.rectangle(image, a, (max(b[0] - 1, a[0]), max(b[1] - 1, a[1])), colour, -1)
+        cv2.rectangle(base, a, (max(b[0] - 1, a[0]), max(b[1] - 1, a[1])), colour, -1)
 
     base = np.full((h, w, 3), (98, 98, 101), np.uint8)
     for _ in range(22):  # patches of younger and older asphalt
         x, y = rng.uniform(-half_road_m, half_road_m), rng.uniform(y0_m, y1_m)
         tone = rng.uniform(80, 112)
-        bar(x, y, rng.uniform(0.6, 2.4), rng.uniform(1.0, 7.0), (tone, tone, tone + 2), base)
+        bar(x, y, rng.uniform(0.6, 2.4), rng.uniform(1.0, 7.0), (tone, tone, tone + 2))
     for lane in (-2.0, 2.0):  # tyres polish and darken
         for wheel in (-0.8, 0.8):
-            bar(lane + wheel, y0_m, 0.5, y1_m - y0_m, (88, 88, 90), base)
+            bar(lane + wheel, y0_m, 0.5, y1_m - y0_m, (88, 88, 90))
     base = np.asarray(cv2.GaussianBlur(base, (0, 0), max(0.08 * ppm, 0.4)), np.uint8)
     for _ in range(round((y1_m - y0_m) * 0.9)):  # cracks
         at = np.array([rng.uniform(-half_road_m, half_road_m), rng.uniform(y0_m, y1_m)])
@@ -72,16 +83,16 @@ def ground(rng: Random, ppm: float, y0_m: float, y1_m: float, half_road_m: float
     white, worn = (208, 208, 202), (186, 186, 180)
     for y in np.arange(np.floor(y0_m / 6) * 6, y1_m, 6.0):
         if not 10 < y < 24:
-            bar(0, y, 0.14, 3.0, white, base)
+            bar(0, y, 0.14, 3.0, white)
         if not 9 < y < 25:
             for side in (-1, 1):
-                bar(side * 4.95, y, 1.9, 0.1, worn, base)
+                bar(side * 4.95, y, 1.9, 0.1, worn)
     for side in (-1, 1):
-        bar(side * 3.98, y0_m, 0.1, y1_m - y0_m, worn, base)
+        bar(side * 3.98, y0_m, 0.1, y1_m - y0_m, worn)
     for x in np.arange(-5.5, 5.6, 1.0):
-        bar(x, 17.0, 0.5, 4.0, white, base)
-    bar(2.0, 15.8, 3.6, 0.35, white, base)
-    bar(-2.0, 21.9, 3.6, 0.35, white, base)
+        bar(x, 17.0, 0.5, 4.0, white)
+    bar(2.0, 15.8, 3.6, 0.35, white)
+    bar(-2.0, 21.9, 3.6, 0.35, white)
     for y in np.arange(6.0, 110.0, 13.0):
         centre = px(1.1 if round(y) % 2 else -2.9, y)
         cv2.circle(base, centre, round(0.33 * ppm), (58, 58, 60), -1, cv2.LINE_AA)
@@ -92,8 +103,7 @@ def ground(rng: Random, ppm: float, y0_m: float, y1_m: float, half_road_m: float
                 base, (centre[0] - reach, centre[1] + shift), (centre[0] + reach, centre[1] + shift), (92, 92, 92), 1
             )
     _pave(rng, base, ppm, half_road_m)
-    grain = clouds(rng, h, w, (1, 2, 5))[..., None] * 6 + clouds(rng, h, w, (24, 90))[..., None] * 3
-    return np.clip(base + grain, 0, 255).astype(np.uint8)
+    return _grain(rng, base, 6, 3)
 
 
 def _pave(rng: Random, base: Bytes, ppm: float, half_road_m: float) -> None:
@@ -102,13 +112,13 @@ def _pave(rng: Random, base: Bytes, ppm: float, half_road_m: float) -> None:
     slab = 0.6 * ppm
     rows, wide = int(h / slab) + 2, round((w / ppm / 2 - half_road_m) * ppm)
     columns = int(wide / slab) + 2
-    tones = np.clip(rng.normal(148, 7, (rows, columns)), 118, 178)
+    tones = np.clip(rng.normal(148, 7, (rows, columns)), 118, 178).astype(np.uint8)
     r, c = (np.arange(h) / slab).astype(int), (np.arange(wide) / slab).astype(int)
     stone = tones[r[:, None], c[None, :]]
     joint = max(0.02 * ppm / slab, 0.6 / slab)
     joints = ((np.arange(h) / slab % 1) < joint)[:, None] | ((np.arange(wide) / slab % 1) < joint)[None, :]
-    stone = np.where(joints, stone - 42, stone)
-    pave = np.clip(stone[..., None] + np.array([3.0, 0.0, -6.0]), 0, 255).astype(np.uint8)
+    stone = np.where(joints, stone - 42, stone).astype(np.uint8)
+    pave = cv2.merge([stone + 3, stone, stone - 6])
     base[:, :wide] = pave
     base[:, w - wide :] = pave[:, ::-1]
     kerb = max(1, round(0.22 * ppm))
@@ -133,105 +143,128 @@ def facade(
         width = min(float(rng.uniform(9, 15)), length_m - u)
         if length_m - u - width < 6:
             width = length_m - u
-        _house(rng, picture, opaque, ppm, (u, width), top_m, shops[number % len(shops)], signs)
+        house = _House(picture=picture, ppm=ppm, u0_m=u, width_m=width, top_m=top_m)
+        roof = _build(rng, house)
+        opaque[round((top_m - roof) * ppm) :, round(u * ppm) : round((u + width) * ppm)] = 255
+        _shop_front(rng, house)
+        signs.append(_letter(house, shops[number % len(shops)]))
         u, number = u + width, number + 1
-    grain = clouds(rng, h, w, (1, 3))[..., None] * 3.5 + clouds(rng, h, w, (30, 110))[..., None] * 3
-    return np.clip(picture + grain, 0, 255).astype(np.uint8), opaque, signs
+    return _grain(rng, picture, 3.5, 3), opaque, signs
 
 
-def _house(
-    rng: Random,
-    picture: Bytes,
-    opaque: Bytes,
-    ppm: float,
-    span_m: tuple[float, float],
-    top_m: float,
-    shop: str,
-    signs: list[Sign],
-) -> None:
-    """Draw one house: wall, windows, balconies, shop front, awning, sign."""
-    u0, width = span_m
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _House:
+    """A part of a facade to draw on: metres from its left end and from the ground."""
+
+    picture: Bytes
+    ppm: float
+    u0_m: float
+    width_m: float
+    top_m: float
+
+    def box(self, across_m: tuple[float, float], up_m: tuple[float, float], colour: Colour, line: int = -1) -> None:
+        """Draw a rectangle, at least a pixel wide and high; `line` is its border in px, −1 fills it."""
+        ppm = self.ppm
+        first = (round((self.u0_m + across_m[0]) * ppm), round((self.top_m - up_m[1]) * ppm))
+        last = (round((self.u0_m + across_m[1]) * ppm) - 1, round((self.top_m - up_m[0]) * ppm) - 1)
+        last = (max(last[0], first[0]), max(last[1], first[1]))
+        cv2.rectangle(self.picture, first, last, tuple(float(c) for c in colour), line)
+
+
+def _build(rng: Random, house: _House) -> float:
+    """Draw wall, windows and balconies; return the height of the roof in metres."""
+    box, width = house.box, house.width_m
     floors = int(rng.integers(2, 4))
     storey, parlour = 3.2, 3.9
-    roof = min(parlour + floors * storey + 0.7, top_m)
+    roof = min(parlour + floors * storey + 0.7, house.top_m)
     wall = np.array(_WALLS[int(rng.integers(len(_WALLS)))]) * rng.uniform(0.88, 1.1)
-
-    def box(
-        a_m: float, b_m: float, z0_m: float, z1_m: float, colour: Rgb | NDArray[np.float64], line: int = -1
-    ) -> None:
-        first = (round((u0 + a_m) * ppm), round((top_m - z1_m) * ppm))
-        last = (max(round((u0 + b_m) * ppm) - 1, first[0]), max(round((top_m - z0_m) * ppm) - 1, first[1]))
-        cv2.rectangle(picture, first, last, tuple(float(c) for c in colour), line)
-
-    rows = slice(round((top_m - roof) * ppm), picture.shape[0])
-    columns = slice(round(u0 * ppm), round((u0 + width) * ppm))
-    opaque[rows, columns] = 255
-    box(0, width, 0, roof, wall)
-    if rng.random() < 0.6:  # bricks: courses of 12 cm (chosen large enough to be seen), stretcher bond
-        part = picture[rows, columns]
-        hh, ww = part.shape[:2]
-        y, x = np.arange(hh) / ppm / 0.125, np.arange(ww) / ppm / 0.3
-        course = y.astype(int)
-        stagger = x[None, :] + 0.5 * (course % 2)[:, None]
-        tones = rng.normal(0, 11, (course.max() + 2, int(x.max()) + 3))
-        part[:] = np.clip(part + tones[course[:, None], stagger.astype(int)][..., None], 0, 255).astype(np.uint8)
-        mortar = ((y % 1) < 0.16)[:, None] | ((stagger % 1) < 0.07)
-        part[mortar] = np.clip(part[mortar] * 0.8 + 44, 0, 255).astype(np.uint8)
     light = np.clip(wall * 1.25 + 12, 0, 255)
-    box(0, width, roof - 0.35, roof, light)
-    box(0, width, roof - 0.45, roof - 0.35, wall * 0.55)
+    box((0, width), (0, roof), wall)
+    if rng.random() < 0.6:
+        _lay_bricks(rng, house, roof)
+    box((0, width), (roof - 0.35, roof), light)
+    box((0, width), (roof - 0.45, roof - 0.35), wall * 0.55)
     bays = max(2, int(width / 2.3))
-    step = width / bays
     french = rng.random() < 0.5
     for floor in range(floors):
         z = parlour + floor * storey
-        box(0, width, z - 0.12, z + 0.04, light)
+        box((0, width), (z - 0.12, z + 0.04), light)
         for bay in range(bays):
-            a = bay * step + step / 2 - 0.6
-            glass = np.array([52, 64, 78]) * rng.uniform(0.6, 1.7)
+            a = (bay + 0.5) * width / bays - 0.6
             low = z + (0.15 if french else 0.8)
-            box(a - 0.12, a + 1.32, low - 0.12, z + 2.62, light)
-            box(a, a + 1.2, low, z + 2.5, glass)
-            if rng.random() < 0.5:  # curtain or blind
+            box((a - 0.12, a + 1.32), (low - 0.12, z + 2.62), light)
+            box((a, a + 1.2), (low, z + 2.5), np.array([52, 64, 78]) * rng.uniform(0.6, 1.7))
+            if rng.random() < 0.5:  # a blind
                 drop = float(rng.uniform(0.3, 1.4))
-                box(a, a + 1.2, z + 2.5 - drop, z + 2.5, np.array([186, 180, 164]) * rng.uniform(0.7, 1.1))
+                box((a, a + 1.2), (z + 2.5 - drop, z + 2.5), np.array([186, 180, 164]) * rng.uniform(0.7, 1.1))
                 for k in range(1, int(drop / 0.12)):
-                    box(a, a + 1.2, z + 2.5 - k * 0.12 - 0.02, z + 2.5 - k * 0.12, (112, 108, 98))
-            box(a + 0.57, a + 0.63, low, z + 2.5, light)
-            box(a, a + 1.2, z + 1.85, z + 1.91, light)
-            box(a - 0.2, a + 1.4, low - 0.2, low - 0.1, wall * 0.6)
+                    box((a, a + 1.2), (z + 2.48 - k * 0.12, z + 2.5 - k * 0.12), (112, 108, 98))
+            box((a + 0.57, a + 0.63), (low, z + 2.5), light)
+            box((a, a + 1.2), (z + 1.85, z + 1.91), light)
+            box((a - 0.2, a + 1.4), (low - 0.2, low - 0.1), wall * 0.6)
             if french:
                 for k in range(13):
-                    box(a - 0.15 + k * 0.125, a - 0.15 + k * 0.125 + 0.025, z + 0.05, z + 1.0, (34, 34, 38))
-                box(a - 0.18, a + 1.38, z + 1.0, z + 1.06, (34, 34, 38))
-    box(0.25, width - 0.25, 0.0, 2.75, (44, 42, 44))
+                    box((a - 0.15 + k * 0.125, a - 0.125 + k * 0.125), (z + 0.05, z + 1.0), (34, 34, 38))
+                box((a - 0.18, a + 1.38), (z + 1.0, z + 1.06), (34, 34, 38))
+    return roof
+
+
+def _lay_bricks(rng: Random, house: _House, roof_m: float) -> None:
+    """Draw bricks in stretcher bond, courses of 12.5 cm (chosen: large enough to be seen)."""
+    ppm = house.ppm
+    columns = slice(round(house.u0_m * ppm), round((house.u0_m + house.width_m) * ppm))
+    part = house.picture[round((house.top_m - roof_m) * ppm) :, columns]
+    y, x = np.arange(part.shape[0]) / ppm / 0.125, np.arange(part.shape[1]) / ppm / 0.3
+    course = y.astype(int)
+    stagger = x[None, :] + 0.5 * (course % 2)[:, None]
+    tones = rng.normal(0, 11, (course.max() + 2, int(x.max()) + 3)).astype(np.int16)
+    brick = tones[course[:, None], stagger.astype(np.int32)]
+    part[:] = cv2.add(part, cv2.merge([brick, brick, brick]), dtype=cv2.CV_8U)
+    mortar = ((y % 1) < 0.16)[:, None] | ((stagger % 1) < 0.07)
+    part[mortar] = part[mortar] // 5 * 4 + 44
+
+
+def _shop_front(rng: Random, house: _House) -> None:
+    """Draw a shop: window panes, goods on shelves, a door, perhaps an awning, and the board of its sign."""
+    box, width = house.box, house.width_m
+    box((0.25, width - 0.25), (0.0, 2.75), (44, 42, 44))
+    goods = rng.uniform(70, 190, 3)
     panes = max(2, int(width / 1.9))
     for k in range(panes):
         a = 0.4 + k * (width - 0.8) / panes
         b = a + (width - 0.8) / panes - 0.12
-        box(a, b, 0.45 if k != panes // 2 else 0.05, 2.6, np.array([74, 82, 84]) * rng.uniform(0.6, 1.5))
-        for _ in range(7):  # goods in the window
-            x, y = rng.uniform(a, max(b - 0.35, a + 0.01)), rng.uniform(0.5, 1.7)
-            box(x, x + rng.uniform(0.08, 0.35), y, y + rng.uniform(0.1, 0.5), rng.uniform(50, 220, 3))
+        door = k == panes // 2
+        box((a, b), (0.05 if door else 0.45, 2.6), np.array([74, 82, 84]) * rng.uniform(0.6, 1.5))
+        if door:
+            box((a + 0.1, a + 0.16), (0.9, 1.5), (190, 186, 170))
+            box((a, b), (2.1, 2.16), (30, 30, 32))
+            continue
+        for shelf in range(3):
+            z, x = 0.5 + 0.58 * shelf, a + 0.05
+            while x < b - 0.3:
+                wide, high = float(rng.uniform(0.07, 0.26)), float(rng.uniform(0.12, 0.42))
+                box((x, x + wide), (z, z + high), np.clip(goods * rng.uniform(0.5, 1.3), 0, 255))
+                x += wide + float(rng.exponential(0.14))
+            box((a, b), (z - 0.04, z), (96, 88, 78))
     if rng.random() < 0.6:
         stripes = _AWNINGS[int(rng.integers(len(_AWNINGS)))]
         for k in range(int((width - 1) / 0.4)):
-            box(0.5 + k * 0.4, 0.9 + k * 0.4, 2.15, 2.72, stripes if k % 2 else (222, 218, 206))
-    paint = np.array(_AWNINGS[int(rng.integers(len(_AWNINGS)))])
-    box(0.3, width - 0.3, 2.8, 3.62, paint)
-    box(0.3, width - 0.3, 2.8, 3.62, light, max(1, round(0.05 * ppm)))
-    signs.append(_letter(picture, ppm, top_m, u0 + 0.6, u0 + width - 0.6, shop))
+            box((0.5 + k * 0.4, 0.9 + k * 0.4), (2.15, 2.72), stripes if k % 2 else (222, 218, 206))
+    box((0.3, width - 0.3), (2.8, 3.62), _AWNINGS[int(rng.integers(len(_AWNINGS)))])
+    box((0.3, width - 0.3), (2.8, 3.62), (214, 208, 190), max(1, round(0.05 * house.ppm)))
 
 
-def _letter(picture: Bytes, ppm: float, top_m: float, a_m: float, b_m: float, text: str) -> Sign:
+def _letter(house: _House, text: str) -> Sign:
     """Write `text` centred on the sign board; return where it stands."""
-    (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, 1.0, 2)
-    scale = min(0.5 * ppm / h, (b_m - a_m) * ppm / w)
+    ppm, font = house.ppm, cv2.FONT_HERSHEY_DUPLEX
+    (w, h), _ = cv2.getTextSize(text, font, 1.0, 2)
+    scale = min(0.5 * ppm / h, (house.width_m - 1.2) * ppm / w)
     thick = max(1, round(scale * 2.2))
-    (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, scale, thick)
-    x, y = round((a_m + b_m) / 2 * ppm - w / 2), round((top_m - 3.21) * ppm + h / 2)
-    cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_DUPLEX, scale, (244, 238, 220), thick, cv2.LINE_AA)
-    return Sign(text, x / ppm, (x + w) / ppm, top_m - y / ppm, top_m - (y - h) / ppm)
+    (w, h), _ = cv2.getTextSize(text, font, scale, thick)
+    x = round((house.u0_m + house.width_m / 2) * ppm - w / 2)
+    y = round((house.top_m - 3.21) * ppm + h / 2)
+    cv2.putText(house.picture, text, (x, y), font, scale, (244, 238, 220), thick, cv2.LINE_AA)
+    return Sign(text, x / ppm, (x + w) / ppm, house.top_m - y / ppm, house.top_m - (y - h) / ppm)
 
 
 def tree(rng: Random, px: int) -> tuple[Bytes, Bytes]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.media.synthetic_camera import Pose
 from pipeline.media.synthetic_layer import PERSON, STATIC, Layer, Words
-from pipeline.media.synthetic_street import Board, Static, moved, surfaces, words
+from pipeline.media.synthetic_street import Board, Static, moved, placed, surfaces, words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,14 @@ class Truth:
     """
 
     def __init__(
-        self, pose: Pose, light: float, static: Static, boards: list[Board], layers: Sequence[Layer], stamp: Text | None
+        self,
+        pose: Pose,
+        light: float,
+        static: Static,
+        layers: Sequence[Layer],
+        *,
+        boards: list[Board],
+        stamp: Text | None,
     ) -> None:
         self.pose = pose  # camera: shot, is_cut, pan, tilt, zoom, shake, view (focal length, position, rotation)
         self.light = light  # gain of the scene's light, 1 is the mean
@@ -118,7 +125,7 @@ class Truth:
             rows, columns, patch_rows, patch_columns = window
             mine = self._owner[rows, columns] == number + 1
             if mine.any():
-                depth[rows, columns][mine] = layer.depth()[patch_rows, patch_columns][mine]
+                depth[rows, columns][mine] = layer.depth(view)[patch_rows, patch_columns][mine]
         return depth
 
     @cached_property
@@ -147,8 +154,8 @@ class Truth:
     def _all(self) -> list[Layer]:
         view, panorama = self.pose.view, self._static.view
         warp = view.homography_from(panorama)
-        still = [moved(layer, warp, (panorama, view)) for layer in self._static.furniture]
-        return sorted([*self._layers, *(layer for layer in still if layer is not None)], key=lambda layer: layer.key)
+        still = [moved(thing, warp) for thing in placed(self._static, view, warp)]
+        return sorted([*self._layers, *still], key=lambda layer: layer.key)
 
     @cached_property
     def _seen(self) -> list[Layer]:
