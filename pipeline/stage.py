@@ -126,6 +126,14 @@ class Stage(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
+    @classmethod
+    def pin(cls, config: Any) -> Any:
+        """Return `config` with what would be chosen at start-up and decides bytes made explicit ("auto" to a name).
+
+        Called once when a stream begins; the result is kept in its manifest, so that every later run repeats it.
+        """
+        return config
+
     def open(self, env: StageEnv) -> None:
         """Get ready: device, weights, store. Raises ModelError or StorageError."""
         self.env = env

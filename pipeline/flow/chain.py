@@ -26,8 +26,9 @@ _FAR = 1 << 62
 
 
 def take(items: Sequence[Item], start: int, stop: int) -> Any:
-    """Return the units [start, stop) of consecutive items as one item, without a copy where one item holds them."""
-    return join([cut(i, max(start, i.span.start), min(stop, i.span.stop)) for i in items])
+    """Return the units [start, stop) of items that hold them, as one item; no copy where one item holds them all."""
+    inside = [i for i in items if i.span.start < stop and i.span.stop > start]
+    return join([cut(i, max(start, i.span.start), min(stop, i.span.stop)) for i in inside])
 
 
 def _field(item: Any, edge: Edge) -> Any:
@@ -112,18 +113,14 @@ class PooledChain:
     def _halo(self, items: Sequence[Item], span: Span, edge: Edge) -> tuple[Any, Any]:
         first, last = items[0].span.start, items[-1].span.stop
         start, stop = max(first, span.start - self.box.halo[0]), min(last, span.stop + self.box.halo[1])
-        before = _field(_within(items, start, span.start), edge) if start < span.start else None
-        after = _field(_within(items, span.stop, stop), edge) if stop > span.stop else None
+        before = _field(take(items, start, span.start), edge) if start < span.start else None
+        after = _field(take(items, span.stop, stop), edge) if stop > span.stop else None
         return before, after
 
     def close(self) -> None:
         """Close every stage."""
         for _, stage in self._stages:
             stage.close()
-
-
-def _within(items: Sequence[Item], start: int, stop: int) -> Any:
-    return take([i for i in items if i.span.stop > start and i.span.start < stop], start, stop)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,279 @@
+"""What of a stream is durable beside its output: manifest, stamps, events of the run; and what follows from it.
+
+One ledger a run of a stream, held by whoever carries out the flow's actions (`local.py`, the supervisor on Ray). It
+decides where a stream is taken up, pins what would otherwise be chosen anew, and counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from pipeline.errors import ConfigError, LimpidError
+from pipeline.flow.boxes import Box, groups_of, make_boxes
+from pipeline.flow.job import Job, Outcome, Progress
+from pipeline.flow.signals import EpochDone, Fail, Open, Position, Report, Save, SetAside
+from pipeline.flow.stream import StreamFlow
+from pipeline.graph import Graph, Node, graph_of
+from pipeline.media.hls import close_playlists
+from pipeline.store import manifest as manifests
+from pipeline.store.eventlog import write_events
+from pipeline.store.manifest import Manifest, Watermark
+from pipeline.store.objects import Store, open_store
+from pipeline.store.redact import redact
+from pipeline.store.stamps import StampLog
+from pipeline.wire.acks import Stamp
+from pipeline.wire.events import Event
+from pipeline.wire.packets import Codec
+
+Ref = TypeVar("Ref")
+
+WRITTEN = ("hls/", "tables/", "stamps/", "packets/", "pictures/")
+"""What of a stream's directory is ours, beside the manifest."""
+
+
+class Ledger:
+    """The durable side of one stream's run.
+
+    Attributes:
+        graph: with every choice made explicit (`Stage.pin`), so that a later run makes the same bytes.
+        stamp: what decides the bytes of the whole stream beside its input.
+        completed: an earlier run finished the stream; there is nothing to do.
+
+    Raises:
+        ConfigError: the directory holds another stream, or this one under another configuration.
+        StorageError: it cannot be read or written.
+    """
+
+    def __init__(self, job: Job, *, graph: Graph | None = None) -> None:
+        self.job = job
+        self.store: Store = open_store(job.store)
+        self.store.check()
+        self._began = time.monotonic()
+        self.counts: Counter[str] = Counter()
+        self._opened: set[str] = set()
+        self._last_event = 0
+        wanted = graph or graph_of(job.settings)
+        if job.overwrite:
+            wipe(self.store)
+        found = manifests.load(self.store)
+        fresh = found is None
+        if found is None:
+            self.graph = pin(wanted)
+            self._manifest = self._first()
+        else:
+            _check_same(job, found, self.store.url)
+            modules = job.settings.stage_modules
+            self.graph = Graph.from_dict(found.graph, allowed_modules=modules, where=f"{self.store.url}/manifest.json")
+            self._manifest = found
+        self.completed = self._manifest.state == manifests.COMPLETED
+        self.stamps = StampLog(self.store)
+        self.stamp = Stamp(model=self._manifest.models.get("enhance", ""), runtime=self._manifest.runtime)
+        self._frames_before = self._manifest.counts.get("frames_of_earlier_epochs", 0)
+        self._frames_at_start = self._frames_before + self._manifest.watermark.seq
+        if not self.completed:
+            self._put(replace(self._manifest, state=manifests.RUNNING, last_error=""))
+            self.event(self._state_event("running", "started" if fresh else "taken up"))
+
+    def flow(self, boxes: tuple[Box, ...]) -> StreamFlow[Any]:
+        """Return the flow of the stream from where it stopped."""
+        singles = make_boxes(self.graph, groups_of(self.graph, "unchained"))
+        aside: dict[int, list[tuple[str, int, int]]] = {}
+        for a in self.stamps.asides():
+            aside.setdefault(a.epoch, []).append((a.stage, a.start, a.stop))
+        return StreamFlow(
+            self.job.stream,
+            boxes,
+            singles,
+            position=self._position(),
+            queue_bytes=self.job.settings.flow.queue_bytes,
+            set_aside=aside,
+        )
+
+    # --- actions of the flow that are the ledger's ---------------------------------------------------------------
+
+    def carry_out(self, action: object) -> None:
+        """Make durable what an action says; actions of others only count."""
+        match action:
+            case SetAside(node=node, span=span):
+                self.stamps.set_aside(span, node)
+                self.counts[f"set_aside.{node}"] += 1
+            case Save(position=position):
+                self._save(position)
+            case Report(event=event):
+                self.event(event)
+            case EpochDone(frames=frames, epoch=epoch):
+                self._frames_before += frames
+                self._put(
+                    replace(
+                        self._manifest,
+                        watermark=Watermark(epoch=epoch + 1, seq=0),
+                        position=manifests.Position(epoch=epoch + 1, packet=0),
+                    )
+                )
+            case Open(box=box):
+                if box.name in self._opened:
+                    self.counts[f"restarts.{box.name}"] += 1
+                self._opened.add(box.name)
+            case Fail():
+                self.counts["failed"] += 1
+
+    def epoch_began(self, epoch: int, video: Codec) -> None:
+        """Note what an epoch's pictures are like, when its first packets arrive; told again it does nothing."""
+        if any(e.epoch == epoch for e in self._manifest.epochs) or video.size is None:
+            return
+        size = video.size
+        began = manifests.Epoch(epoch=epoch, width=size.width_px, height=size.height_px, time_base=video.time_base)
+        self._put(replace(self._manifest, epochs=(*self._manifest.epochs, began)))
+        if epoch > 0:
+            data = {"reason": "the source's pictures or timeline changed", "size": str(size)}
+            self.event(Event(type="gap", stream=self.job.stream, epoch=epoch, seq=0, data=data))
+
+    def event(self, event: Event) -> None:
+        """Write an event of the run, durable when this returns."""
+        write_events(self.store, [event], captured_ns=time.time_ns())
+        self.counts[f"events.{event.type}"] += 1
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def finish(self, state: str, error: LimpidError | None = None) -> Outcome:
+        """Close what is written so that it plays, and return how the run ended.
+
+        Args:
+            state: "completed", "stopped" or "failed".
+            error: why it failed.
+        """
+        try:
+            close_playlists(self.store)
+            self.event(self._state_event(state, str(error) if error else ""))
+            self._put(replace(self._manifest, state=state, last_error=str(error) if error else ""))
+        except LimpidError as late:
+            # A full disk is told once: as the first error.
+            state, error = "failed", error or late
+        return Outcome(
+            stream=self.job.stream,
+            state=state,
+            frames=self._frames(),
+            epochs=len(self._manifest.epochs),
+            seconds=time.monotonic() - self._began,
+            error=error,
+            counts=dict(self.counts),
+        )
+
+    def outcome_of_completed(self) -> Outcome:
+        """Return the outcome of a stream that an earlier run completed."""
+        return Outcome(
+            stream=self.job.stream,
+            state="completed",
+            frames=self._frames(),
+            epochs=len(self._manifest.epochs),
+            seconds=0.0,
+            counts={"completed_before": 1},
+        )
+
+    def progress(self, state: str = "running") -> Progress:
+        """Return how far the stream is."""
+        frames, seconds = self._frames(), time.monotonic() - self._began
+        return Progress(
+            stream=self.job.stream,
+            state=state,
+            frames_done=frames,
+            position_s=0.0,
+            fps=(frames - self._frames_at_start) / seconds if seconds > 0 else 0.0,
+        )
+
+    # --- small things --------------------------------------------------------------------------------------------
+
+    def _first(self) -> Manifest:
+        model, runtime = enhancement_of(self.graph)
+        return Manifest(
+            id=self.job.stream,
+            source=self.job.source,
+            config=self.job.settings.to_dict(),
+            graph=self.graph.to_dict(),
+            plan={"name": self.job.settings.flow.plan},
+            models={"enhance": model} if model else {},
+            runtime=runtime,
+        )
+
+    def _position(self) -> Position | None:
+        at = self._manifest.position
+        if at is None:
+            return None
+        return Position(
+            epoch=at.epoch, packet=at.packet, watermark=self._manifest.watermark.seq, checkpoint=dict(at.checkpoints)
+        )
+
+    def _save(self, position: Position) -> None:
+        self._put(
+            replace(
+                self._manifest,
+                watermark=Watermark(epoch=position.epoch, seq=position.watermark),
+                position=manifests.Position(
+                    epoch=position.epoch, packet=position.packet, checkpoints=position.checkpoint
+                ),
+            )
+        )
+
+    def _put(self, changed: Manifest) -> None:
+        self._manifest = replace(
+            changed, counts={"frames": self._frames(changed), "frames_of_earlier_epochs": self._frames_before}
+        )
+        manifests.save(self.store, self._manifest)
+
+    def _frames(self, manifest: Manifest | None = None) -> int:
+        return self._frames_before + (manifest or self._manifest).watermark.seq
+
+    def _state_event(self, state: str, reason: str) -> Event:
+        data = {"state": state, "reason": reason}
+        return Event(type="stream.state_changed", stream=self.job.stream, epoch=0, seq=-1, data=data)
+
+
+def pin(graph: Graph) -> Graph:
+    """Return the graph with every choice that decides bytes made explicit (`Stage.pin`)."""
+    nodes = (Node(name=n.name, stage=n.stage, config=n.stage.pin(n.config), inputs=n.inputs) for n in graph.nodes)
+    return Graph(name=graph.name, nodes=tuple(nodes))
+
+
+def enhancement_of(graph: Graph) -> tuple[str, str]:
+    """Return the model and the runtime that a pinned graph's enhance stage names; "" where there is none."""
+    for node in graph.nodes:
+        if node.stage.spec.name == "enhance":
+            return str(getattr(node.config, "model", "")), str(getattr(node.config, "runtime", ""))
+    return "", ""
+
+
+def wipe(store: Store) -> None:
+    """Remove what an earlier run has written into a stream's directory, and nothing else."""
+    for prefix in WRITTEN:
+        for name in store.list(prefix):
+            store.delete(name)
+    if store.exists(manifests.NAME):
+        store.delete(manifests.NAME)
+
+
+def _check_same(job: Job, found: Manifest, where: str) -> None:
+    hint = "name another directory, or add --overwrite to start anew"
+    if found.id != job.stream or found.source != redact(job.source):
+        raise ConfigError(f"it holds stream '{found.id}' of {found.source}", where=where, hint=hint)
+    wanted, had = _flat(job.settings.to_dict()), _flat(found.config)
+    changed = sorted(
+        f"{key} was {had.get(key)!r} and is now {wanted.get(key)!r}"
+        for key in wanted.keys() | had.keys()
+        if wanted.get(key) != had.get(key) and not key.startswith(("flow.", "source."))
+    )
+    if changed:
+        raise ConfigError("it was written with other settings: " + "; ".join(changed), where=where, hint=hint)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
