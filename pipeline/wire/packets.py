@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from fractions import Fraction
 
@@ -29,7 +29,11 @@ class Codec:
         pix_fmt: FFmpeg's pixel format name; "" for audio. Raw video cannot be decoded without it.
         sample_rate_hz, channels: of audio; 0 for video.
         rotation_deg: how far a player turns the picture counter-clockwise (0, 90, 180, 270).
-        frame_rate: average frames a second, a hint for labels only; None if unknown.
+        frame_rate: average frames a second; None if unknown. A hint: it spaces frames whose pts are missing.
+        tag: FFmpeg's codec tag (four characters), which tells some decoders the dialect; "" if none.
+        reorder_frames: how many frames a decoder holds back to put them in order, as far as the source tells.
+        bits_per_sample: of a coded sample, where a decoder has to be told (raw, old PCM-like codecs); else 0.
+        interlaced: the pictures are two fields of different instants: decode makes one progressive frame of each.
     """
 
     name: str
@@ -41,6 +45,10 @@ class Codec:
     channels: int = 0
     rotation_deg: int = 0
     frame_rate: Fraction | None = None
+    tag: str = ""
+    reorder_frames: int = 0
+    bits_per_sample: int = 0
+    interlaced: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +56,8 @@ class Packet:
     """One compressed packet, on the epoch's timeline (pts wrap, jumps and gaps already repaired).
 
     `pts` may be None (raw streams, damaged ones: decode synthesises); `dts` likewise.
-    `key` marks a random-access point.
+    `key` marks a random-access point. `discard` says: decode it for what refers to it, but show nothing of it
+    (edit lists; the packets before an epoch that begins inside a group of pictures).
     """
 
     track: Track
@@ -57,6 +66,7 @@ class Packet:
     duration: int
     key: bool
     data: bytes
+    discard: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,3 +93,12 @@ class PacketBatch:
     def nbytes(self) -> int:
         """Bytes of the packets' data."""
         return sum(len(p.data) for p in self.packets)
+
+    def cut(self, start: int, stop: int) -> PacketBatch:
+        """Return the packets [start, stop) (numbers in the epoch); they must lie inside the span."""
+        if (start, stop) == (self.span.start, self.span.stop):
+            return self
+        inner = self.span.part(start, stop)
+        if not self.span.covers(inner):
+            raise ValueError(f"{inner} is not inside {self.span}")
+        return replace(self, span=inner, packets=self.packets[start - self.span.start : stop - self.span.start])
