@@ -28,6 +28,9 @@ from torch.nn import functional
 
 from pipeline.errors import ConfigError
 
+HEAD_GAIN = 4.0  # of the branches that a network is trained with; see RepConv
+TAIL_GAIN = 0.0625
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FEdsrConfig:
@@ -78,10 +81,17 @@ class RepConv(nn.Module):
     Weight = k×k + centred 1×1 + (1×1 after a k×k that widens to `expand` × out channels). The branches are summed
     as *weights*, before the convolution, so a training step costs about as much as with the plain one.
     Input (N, in, H, W), output (N, out, H, W), zero padding of k // 2.
+
+    `gain` scales weight and bias, so that Adam's equal steps fit layers of unequal scale (luma differences are small,
+    residuals smaller). `centred` takes the kernel's mean away, so that a flat area gives 0 whatever its brightness;
+    both are *chosen*, and folded away.
     """
 
-    def __init__(self, num_in: int, num_out: int, kernel: int, expand: int) -> None:
+    def __init__(
+        self, num_in: int, num_out: int, kernel: int, expand: int, *, gain: float = 1.0, centred: bool = False
+    ) -> None:
         super().__init__()
+        self.gain, self.centred = gain, centred
         plain = nn.Conv2d(num_in, num_out, kernel, padding=kernel // 2)
         wide = nn.Conv2d(num_in, expand * num_out, kernel, bias=False)
         self.weight = nn.Parameter(plain.weight.detach().clone())
@@ -97,10 +107,13 @@ class RepConv(nn.Module):
         """Return the weight (out, in, k, k) of the one convolution that equals all branches."""
         pad = self.kernel // 2
         centre = functional.pad(self.point[:, :, None, None], (pad, pad, pad, pad))
-        return self.weight + centre + torch.einsum("op,pikl->oikl", self.narrow, self.wide)
+        weight = self.weight + centre + torch.einsum("op,pikl->oikl", self.narrow, self.wide)
+        if self.centred:
+            weight = weight - weight.mean(dim=(1, 2, 3), keepdim=True)
+        return weight * self.gain
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        return functional.conv2d(x_NCHW, self.merged(), self.bias, padding=self.kernel // 2)
+        return functional.conv2d(x_NCHW, self.merged(), self.bias * self.gain, padding=self.kernel // 2)
 
     def fold(self) -> nn.Conv2d:
         """Return the plain convolution that gives the same output."""
@@ -109,13 +122,15 @@ class RepConv(nn.Module):
         with torch.no_grad():
             plain.weight.copy_(self.merged())
             assert plain.bias is not None
-            plain.bias.copy_(self.bias)
+            plain.bias.copy_(self.bias * self.gain)
         return plain
 
 
-def _conv(num_in: int, num_out: int, kernel: int, expand: int) -> nn.Module:
+def _conv(
+    num_in: int, num_out: int, kernel: int, expand: int, *, gain: float = 1.0, centred: bool = False
+) -> nn.Module:
     if expand:
-        return RepConv(num_in, num_out, kernel, expand)
+        return RepConv(num_in, num_out, kernel, expand, gain=gain, centred=centred)
     return nn.Conv2d(num_in, num_out, kernel, padding=kernel // 2)
 
 
@@ -142,10 +157,10 @@ class FEdsr(nn.Module):
         super().__init__()
         self.config = config
         c, e = config.channels, config.expand
-        self.head = _conv(config.unshuffle**2, c, 5, e)
+        self.head = _conv(config.unshuffle**2, c, 5, e, gain=HEAD_GAIN, centred=True)
         self.blocks = nn.ModuleList(ResidualBlock(c, e) for _ in range(config.blocks))
         self.close = _conv(c, c, 3, e)
-        self.tail = _conv(c, (config.scale * config.unshuffle) ** 2, 3, e)
+        self.tail = _conv(c, (config.scale * config.unshuffle) ** 2, 3, e, gain=TAIL_GAIN)
 
     def forward(self, y_N1HW: Tensor) -> Tensor:
         """Return the residual (N, 1, s·H, s·W) to add to the bicubic up-scale of `y_N1HW`, float in 0..1.

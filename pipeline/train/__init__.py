@@ -1,0 +1,1 @@
+"""Learning: losses, data, the training loop and the metrics that judge it."""
