@@ -152,7 +152,7 @@ def _write(path: Path, header: ModelHeader, state: Mapping[str, Tensor]) -> None
     }
     if header.signature is not None:
         metadata["signature"] = header.signature
-    data = save_safetensors(dict(state), metadata=metadata)
+    data = _ordered(save_safetensors(dict(state), metadata=metadata))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -163,6 +163,14 @@ def _write(path: Path, header: ModelHeader, state: Mapping[str, Tensor]) -> None
     except BaseException:
         os.unlink(name)
         raise
+
+
+def _ordered(data: bytes) -> bytes:
+    """Return the safetensors file `data` with its table sorted: the library's order changes from run to run."""
+    (length,) = struct.unpack_from("<Q", data)
+    text = _json(json.loads(data[8 : 8 + length])).encode()
+    text += b" " * (-len(text) % 8)  # tensors stay aligned
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
 def _plain(header: ModelHeader) -> dict[str, Any]:
