@@ -36,14 +36,12 @@ class Section(BaseModel):
 class SourceSettings(Section):
     """How a source is opened and how much it may ask for."""
 
-    open_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    open_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
     """Seconds, (0, 600]: to connect and to find the tracks. Raise it for slow servers."""
-    read_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    read_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
     """Seconds, (0, 600]: without a byte until the source counts as lost."""
-    max_side_px: Annotated[int, Field(ge=16, le=16384)] = 4096
-    """Pixels, 16 to 16384: longest side of a picture that is accepted; larger ones are refused. Bounds the memory."""
-    allow_private: bool = False
-    """Whether http(s) URLs may lead to private and loopback addresses. Turn it on for cameras in your own network."""
+    allow_private: bool = True
+    """Whether http(s) URLs may lead to private and loopback addresses. Turn it off for addresses that others give."""
 
 
 class EnhanceSettings(Section):
@@ -51,15 +49,25 @@ class EnhanceSettings(Section):
 
     enabled: bool = True
     """Off: the stream is encoded again at the source's size."""
-    scale: Literal[2] = 2
-    """Output size ÷ source size. The shipped network is made for 2."""
+    scale: Annotated[int, Field(ge=2, le=4)] = 2
+    """Output size ÷ source size, 2 to 4. A model has one scale, the shipped one 2."""
     model: str = "f-edsr-x2"
-    """A shipped model's name, a model file's path, or "bicubic" (no network, for comparison or a weak machine)."""
+    """A shipped model's name, a model file's path, or "bicubic" (no network: for comparison, or a weak machine)."""
     runtime: str = "auto"
-    """What runs the network ("openvino-int8", "torch", …); "auto" measures the present ones at start-up, takes the
+    """What runs the network (openvino-int8, openvino-fp32, onnx, pytorch); "auto" measures at start-up, takes the
     fastest and writes it into the stream's stamps. Pin it to get the same bytes from two runs."""
-    threads: Annotated[int, Field(ge=0, le=64)] = 1
-    """Threads of the runtime in each worker, 0 to 64; 0 is all cores. Other counts may give other bytes."""
+    threads: Annotated[int, Field(ge=0, le=64)] = 0
+    """Threads of the network in each worker, 0 to 64; 0: as many as the worker has. Other counts may give other
+    bytes."""
+
+
+class GuardSettings(Section):
+    """What keeps the enhanced picture from being worse than the conventional one."""
+
+    stability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """0 to 1: blocks less stable than this go back to the conventional up-scale; 0 keeps all."""
+    tolerance: Annotated[float, Field(ge=0, le=255)] = 4.0
+    """Code values, 0 to 255: how much further from the source (root mean square) an enhanced block may lie."""
 
 
 class AnalyseSettings(Section):
@@ -74,14 +82,14 @@ class EncodeSettings(Section):
 
     segment_s: Annotated[float, Field(gt=0, le=30)] = 2.0
     """Seconds, (0, 30]: a segment's length. Shorter: quicker start, more bits."""
-    crf: Annotated[int, Field(ge=0, le=51)] = 21
+    crf: Annotated[float, Field(ge=0, le=51)] = 21.0
     """x264's quality, 0 (lossless) to 51 (worst); 6 more halve the bits."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "superfast"
     """x264's effort: slower ones need fewer bits for the same picture."""
-    max_kbps: Annotated[int, Field(ge=0, le=200_000)] = 0
-    """kbit/s, the cap that a segment's average keeps to; 0 derives it from the picture's size and rate."""
+    max_kbps: Annotated[int, Field(ge=0, le=200_000)] = 16_000
+    """kbit/s that a segment is capped at, 0 to 200000; 0: no cap."""
     threads: Annotated[int, Field(ge=1, le=64)] = 1
-    """Threads of an encoder, 1 to 64. Other counts give other bytes."""
+    """Threads of an encoder, 1 to 64. Other counts give other bytes; more than 1 need max_kbps 0."""
 
 
 class RecordSettings(Section):
@@ -119,6 +127,7 @@ class Settings(Section):
     """Path of a logical graph (YAML); "" takes the shipped one, enhance.yaml."""
     source: SourceSettings = SourceSettings()
     enhance: EnhanceSettings = EnhanceSettings()
+    guard: GuardSettings = GuardSettings()
     analyse: AnalyseSettings = AnalyseSettings()
     encode: EncodeSettings = EncodeSettings()
     record: RecordSettings = RecordSettings()

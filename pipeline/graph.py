@@ -397,4 +397,14 @@ class _Loader:
             return None
 
     def _check_weights(self, entry: _Entry, config: StageConfig) -> None:
-        """A stage that needs weights finds them; what is in the file is checked when the stage opens."""
+        """A stage that needs weights finds their file; what is in it is checked when the stage opens."""
+        model = getattr(config, "model", None)
+        if entry.stage is None or not entry.stage.spec.models or not isinstance(model, str):
+            return
+        # Imports torch, which the stage has done already; graphs without networks do not wait for it.
+        from pipeline.models import SHIPPED  # noqa: PLC0415
+        from pipeline.stages.enhance import CONVENTIONAL, model_path  # noqa: PLC0415
+
+        if model not in CONVENTIONAL and not model_path(model).is_file():
+            shipped = nearest(model, [path.stem for path in SHIPPED.glob("*.safetensors")])
+            self._faults.append(f"{entry.name}: no model '{model}', neither shipped nor a file, {shipped}")

@@ -81,6 +81,16 @@ class Gain(_Pooled):
     Config = GainConfig
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnedConfig(StageConfig):
+    model: str = ""
+
+
+class Learned(_Pooled):
+    spec = StageSpec(name="learned", version=1, takes=(FrameBatch,), gives=FrameBatch, models=("f-edsr",))
+    Config = LearnedConfig
+
+
 NO_STAGE = 1
 
 
@@ -228,6 +238,16 @@ def test_foreign_module_is_refused_unless_allowed() -> None:
     assert "is not allowed, add it to stage_modules" in _refused(stages)
     assert "is not allowed" in _refused(stages, allowed=[__name__ + "s"])
     assert _load(stages, allowed=[__name__.rpartition(".")[0] or __name__]).node("gain").stage is Gain
+
+
+@pytest.mark.parametrize(("model", "legal"), [("bicubic", True), ("f-edsr-x9", False), ("/absent/model", False)])
+def test_missing_weights_are_found_before_a_stage_opens(model: str, legal: bool) -> None:
+    stages = DECODE + f"  - {{stage: '{__name__}:Learned', after: decode, config: {{model: {model}}}}}\n"
+    stages += "  - {stage: encode, after: learned}\n"
+    if legal:
+        assert _load(stages, allowed=[__name__])
+    else:
+        assert f"no model '{model}', neither shipped nor a file" in _refused(stages, allowed=[__name__])
 
 
 def test_class_that_is_no_stage_is_refused() -> None:

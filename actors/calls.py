@@ -1,0 +1,155 @@
+"""What a supervisor says to a host and what comes back.
+
+Orders and replies travel as bytes made by `pickle`: Ray's own serializer looks at every object in Python, which at
+several thousand small objects a second costs more than the calls. Stage classes travel by name.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.slab import Block
+from pipeline.config import SourceSettings
+from pipeline.errors import LimpidError
+from pipeline.flow.boxes import Box
+from pipeline.stage import StageEnv
+from pipeline.wire.acks import Checkpoint, Stamp
+from pipeline.wire.ids import Span, StreamId
+from pipeline.wire.packets import Codec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parcel:
+    """An item in shared memory: its pickle (arrays left out), and where the arrays' bytes are.
+
+    `head` is b"" where the pickle itself is large: it is the first block then.
+    """
+
+    head: bytes
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slot:
+    """An item in Ray's object store: which of the call's payloads (of a reply: returns), and which item of it."""
+
+    payload: int
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lent:
+    """An input of a call: where it is, and the number under which it is given back."""
+
+    loan: int
+    where: Parcel | Slot
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sent:
+    """An output of a call."""
+
+    span: Span
+    nbytes: int
+    where: Parcel | Slot
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenBox:
+    """Make a box's stages ready; `stream` None is a pooled box, whose `key` tells one configuration from another."""
+
+    key: str
+    box: Box
+    env: StageEnv
+    stream: StreamId | None = None
+    generation: int = 0
+    checkpoint: Checkpoint | None = None
+    stamp: Stamp = field(default_factory=Stamp)
+    set_aside: tuple[tuple[str, int, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkOn:
+    """Process a span with the box of `key` (of `stream` and `generation`, if it is no pooled one)."""
+
+    key: str
+    stream: StreamId | None
+    generation: int
+    span: Span
+    inputs: tuple[tuple[Lent, ...], ...]
+    finish: bool
+    stamp: Stamp
+    free: tuple[Block, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenUri:
+    """Read a stream's source from (epoch, packet) on."""
+
+    stream: StreamId
+    uri: str
+    settings: SourceSettings
+    epoch: int
+    packet: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadOn:
+    """Give the source's next batch of packets."""
+
+    stream: StreamId
+    free: tuple[Block, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Close:
+    """Let go of all that belongs to a stream."""
+
+    stream: StreamId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hello:
+    """Belong to this supervisor: forget what an earlier one had here, and import `modules`."""
+
+    modules: tuple[str, ...]
+
+
+Order = OpenBox | WorkOn | OpenUri | ReadOn | Close | Hello
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What came of an order.
+
+    Attributes:
+        outputs: per exported node what it gave (of ReadOn: under "source").
+        checkpoint, ended: as in flow.signals.Done; ended without outputs is the source's end.
+        video: of an epoch's first packets.
+        error, node, fatal: as in flow.signals.Failed.
+        returned: loans of which nothing is looked at any more.
+        pid: of the process.
+    """
+
+    outputs: Mapping[str, tuple[Sent, ...]] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    ended: bool = False
+    video: Codec | None = None
+    error: LimpidError | None = None
+    node: str = ""
+    fatal: bool = False
+    returned: tuple[int, ...] = ()
+    pid: int = 0
+
+
+def packed(message: object) -> bytes:
+    """Return a message as bytes."""
+    return pickle.dumps(message, protocol=5)
+
+
+def unpacked(data: bytes) -> Any:
+    """Return the message that `packed` made; only ever of processes of our own."""
+    return pickle.loads(data)

@@ -1,0 +1,253 @@
+"""Results in a node's shared memory: a process writes them once, others map the file and read without a copy.
+
+A `Slab` is one process's: files under /dev/shm that grow as needed, cut into blocks. Only its maker frees blocks,
+and only when the supervisor says that nobody looks at them any more. The files outlive their maker, so what a process
+has made survives its death, as objects in Ray's store do that the caller owns. Whoever began the run removes its files
+at the end, by their common name.
+
+Ray's object store does the same through a server on the node; measured (docs/design.md) it costs several times as much
+a call.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from bisect import insort
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import finalize
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import StorageError
+
+PREFIX = "limpid-"
+_ALIGN = 4096
+_FILE_BYTES = 16 << 20
+_ROOMY = 4  # blocks of the size in need that a new file holds at least
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Bytes in a slab's file."""
+
+    path: str
+    offset: int
+    nbytes: int
+
+
+class _File:
+    """One file of a slab: its mapping, and the gaps in it as (offset, nbytes), by offset and never touching."""
+
+    def __init__(self, path: str, nbytes: int) -> None:
+        self.path, self.nbytes = path, nbytes
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, nbytes)
+            mapped = mmap.mmap(fd, nbytes, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        except OSError:
+            os.unlink(path)
+            raise
+        finally:
+            os.close(fd)
+        self.array: NDArray[np.uint8] = np.frombuffer(mapped, dtype=np.uint8)
+        self.gaps: list[tuple[int, int]] = [(0, nbytes)]
+
+    def take(self, nbytes: int) -> int | None:
+        for index, (offset, gap) in enumerate(self.gaps):
+            if gap >= nbytes:
+                if gap == nbytes:
+                    del self.gaps[index]
+                else:
+                    self.gaps[index] = (offset + nbytes, gap - nbytes)
+                return offset
+        return None
+
+    def give(self, offset: int, nbytes: int) -> None:
+        insort(self.gaps, (offset, nbytes))
+        merged: list[tuple[int, int]] = []
+        for start, size in self.gaps:
+            if merged and merged[-1][0] + merged[-1][1] == start:
+                merged[-1] = (merged[-1][0], merged[-1][1] + size)
+            else:
+                merged.append((start, size))
+        self.gaps = merged
+
+    @property
+    def empty(self) -> bool:
+        return self.gaps == [(0, self.nbytes)]
+
+
+class Slab:
+    """The shared memory that one process writes.
+
+    Args:
+        name: of the files, unique; they are `name`.N in one of `directories`.
+        directories: where; the next one is taken when one is full.
+    """
+
+    def __init__(self, name: str, directories: Sequence[Path]) -> None:
+        self._name = name
+        self._directories = tuple(directories)
+        self._files: dict[str, _File] = {}
+        self._made = 0
+
+    def put(self, data: memoryview) -> Block:
+        """Copy bytes (C-contiguous) into a block.
+
+        Raises:
+            StorageError: there is no room in any of the directories.
+        """
+        wanted = _rounded(data.nbytes)
+        for file in self._files.values():
+            offset = file.take(wanted)
+            if offset is not None:
+                break
+        else:
+            file = self._grow(wanted)
+            offset = file.take(wanted)
+            assert offset is not None
+        file.array[offset : offset + data.nbytes] = np.frombuffer(data, dtype=np.uint8)
+        return Block(file.path, offset, data.nbytes)
+
+    def free(self, blocks: Sequence[Block]) -> None:
+        """Take blocks back; those of files that were dropped are ignored. One empty file is kept for what comes."""
+        for block in blocks:
+            file = self._files.get(block.path)
+            if file is not None:
+                file.give(block.offset, _rounded(block.nbytes))
+        for file in [f for f in self._files.values() if f.empty][1:]:
+            del self._files[file.path]
+            unlink(file.path)
+
+    def drop(self) -> None:
+        """Remove every file; who has mapped one still reads what was in it, for nothing is written there any more."""
+        for path in self._files:
+            unlink(path)
+        self._files.clear()
+
+    def _grow(self, wanted: int) -> _File:
+        nbytes = max(_FILE_BYTES, _ROOMY * wanted)
+        why: OSError | None = None
+        for directory in self._directories:
+            self._made += 1
+            path = str(directory / f"{self._name}.{self._made}")
+            try:
+                file = _File(path, nbytes)
+            except OSError as error:
+                why = error
+                continue
+            self._files[path] = file
+            return file
+        raise StorageError(
+            f"no room for {nbytes >> 20} MiB of frames: {why.strerror if why else 'no directory'}",
+            where=", ".join(map(str, self._directories)),
+            hint="lower flow.queue_bytes or make room",
+        )
+
+
+class Reader:
+    """Maps files of slabs; every array it gives tells when nobody looks at it any more."""
+
+    def __init__(self) -> None:
+        self._mapped: dict[str, mmap.mmap] = {}
+
+    def open(self, block: Block, gone: Callable[[], None]) -> NDArray[np.uint8]:
+        """Return a block's bytes, read-only; `gone` is called when the last view of them has been dropped.
+
+        Raises:
+            StorageError: the file is not there.
+        """
+        mapped = self._mapped.get(block.path)
+        if mapped is None:
+            mapped = self._map(block.path)
+        # An array of its own on the mapping, never a slice of a larger one: NumPy lets views refer to the last array
+        # in a chain of slices, and what `gone` hangs on would die before them.
+        array: NDArray[np.uint8] = np.frombuffer(mapped, dtype=np.uint8, count=block.nbytes, offset=block.offset)
+        finalize(array, gone).atexit = False
+        return array
+
+    def _map(self, path: str) -> mmap.mmap:
+        for known in [p for p in self._mapped if not os.path.exists(p)]:
+            del self._mapped[known]
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StorageError(
+                f"frames in shared memory are gone: {error.strerror}", where=path, hint="run again"
+            ) from error
+        try:
+            mapped = mmap.mmap(fd, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
+        finally:
+            os.close(fd)
+        self._mapped[path] = mapped
+        return mapped
+
+
+class Custody:
+    """The supervisor's side: which blocks are still needed, and what their makers may take back.
+
+    A `Held` object stands for an item; while anything in this process refers to it (the flow, a call under way, a loan)
+    its blocks stay.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[str, list[Block]] = {}
+        self._live: dict[str, int] = {}
+        self._dead: set[str] = set()
+
+    def hold(self, owner: str, blocks: Sequence[Block]) -> None:
+        """Count blocks that `owner` has made."""
+        for block in blocks:
+            self._live[block.path] = self._live.get(block.path, 0) + 1
+
+    def let_go(self, owner: str, blocks: Sequence[Block]) -> None:
+        """Count blocks off: their maker may have them back; of a maker that is dead, empty files are removed."""
+        for block in blocks:
+            self._live[block.path] -= 1
+            if self._live[block.path] == 0:
+                del self._live[block.path]
+                if owner in self._dead:
+                    unlink(block.path)
+        if owner not in self._dead:
+            self._free.setdefault(owner, []).extend(blocks)
+
+    def freed(self, owner: str) -> tuple[Block, ...]:
+        """Return, once, what `owner` may take back."""
+        return tuple(self._free.pop(owner, ()))
+
+    def died(self, owner: str, files: Sequence[str]) -> None:
+        """Note that a maker is dead: of its `files` those without a needed block are removed."""
+        self._dead.add(owner)
+        self._free.pop(owner, None)
+        for path in files:
+            if path not in self._live:
+                unlink(path)
+
+
+def files_of(name: str, directories: Sequence[Path]) -> list[str]:
+    """Return the files of the slabs whose name begins with `name`."""
+    return [str(path) for directory in directories for path in directory.glob(f"{name}*")]
+
+
+def unlink(path: str) -> None:
+    """Remove a file, if it is there."""
+    Path(path).unlink(missing_ok=True)
+
+
+def sweep(directories: Sequence[Path]) -> int:
+    """Remove the files of runs whose process is gone; return how many. Names are limpid-PID-…"""
+    removed = 0
+    for path in files_of(PREFIX, directories):
+        pid = Path(path).name.removeprefix(PREFIX).split("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            unlink(path)
+            removed += 1
+    return removed
+
+
+def _rounded(nbytes: int) -> int:
+    return max(_ALIGN, -(-nbytes // _ALIGN) * _ALIGN)
