@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 U8 = NDArray[np.uint8]
 
 PIXELS = 80_000
-"""Pixels looked at in each picture (chosen: on 36 frames of real clips this moves scores by 0.02 on average)."""
+"""Pixels looked at in each picture (chosen: on real clips it moves scores by 0.015 on average, 0.07 at most)."""
 
-_BAND_ROWS = 16
+_BAND = 16
 
 
 class Scores(NamedTuple):
@@ -32,30 +32,28 @@ class Scores(NamedTuple):
 
 def score(y: U8, *, full_range: bool = False) -> Scores:
     """Return the scores of one picture; `full_range` says that black is 0 and white 255, not 16 and 235."""
-    strips = bands(y)
     step = max(1, math.isqrt(y.size // PIXELS))
     sample = np.ascontiguousarray(y[::step, ::step])
     # cv2 counts ten times as fast as np.bincount, which makes int64 of every pixel first.
     histogram = np.asarray(cv2.calcHist([sample], [0], None, [256], [0, 256]), np.float32).ravel()
     return Scores(
         exposure=exposure(histogram, full_range=full_range),
-        sharpness=sharpness(strips),
-        noise=noise_score(noise_sigma(strips)),
+        sharpness=sharpness(y),
+        noise=noise_score(noise_sigma(y)),
         black=black(histogram, full_range=full_range),
     )
 
 
-def bands(y: U8) -> U8:
-    """Return at most about PIXELS of a picture: evenly spread bands of `_BAND_ROWS` whole rows, one below the other.
+def _bands(length: int, across: int) -> list[slice]:
+    """Return which of `length` lines of `across` pixels are looked at: all, or evenly spread bands of `_BAND`.
 
-    Where two bands meet, rows touch that were no neighbours: one pair in 16, which the measures bear.
+    Scores of small pictures are exact. A picture's bands are about its k equal parts' middles.
     """
-    height, width = y.shape
-    count = max(1, PIXELS // (width * _BAND_ROWS))
-    if count * _BAND_ROWS >= height:
-        return y
-    starts = [(2 * i + 1) * height // (2 * count) - _BAND_ROWS // 2 for i in range(count)]
-    return np.concatenate([y[s : s + _BAND_ROWS] for s in starts])
+    count = max(1, PIXELS // 2 // (across * _BAND))
+    if count * _BAND >= length:
+        return [slice(0, length)]
+    starts = [(2 * i + 1) * length // (2 * count) - _BAND // 2 for i in range(count)]
+    return [slice(s, s + _BAND) for s in starts]
 
 
 def exposure(histogram: NDArray[np.float32], *, full_range: bool = False) -> float:
@@ -91,7 +89,7 @@ def black(histogram: NDArray[np.float32], *, full_range: bool = False) -> bool:
 
 
 def sharpness(y: U8) -> float:
-    """Return 1 − blur, blur after Crete et al., "The blur effect" (SPIE 6492, 2007): 0.3 to 0.8 on ordinary pictures.
+    """Return 1 − blur, blur after Crete et al., "The blur effect" (SPIE 6492, 2007): 0.5 to 0.85 on ordinary pictures.
 
     A picture is blurred once more (mean of 9 pixels, across, then down). Where that takes little of the variation
     between neighbours, the picture was blurred before: blur = 1 − Σ max(0, D − D_blurred) ÷ Σ D, the larger of both
@@ -99,10 +97,14 @@ def sharpness(y: U8) -> float:
     """
     if min(y.shape) < 3:
         return 0.0
+    height, width = y.shape
+    # Across on whole rows, down on whole columns: where bands are joined there are steps that the picture has not.
+    rows = np.concatenate([y[band] for band in _bands(height, width)])
+    columns = np.concatenate([y[:, band] for band in _bands(width, height)], axis=1)
     kept = []
-    for axis, kernel in ((1, (9, 1)), (0, (1, 9))):
-        smooth = np.asarray(cv2.blur(y, kernel), np.uint8)
-        before, after = _steps(y, axis), _steps(smooth, axis)
+    for strip, axis, kernel in ((rows, 1, (9, 1)), (columns, 0, (1, 9))):
+        smooth = np.asarray(cv2.blur(strip, kernel), np.uint8)
+        before, after = _steps(strip, axis), _steps(smooth, axis)
         total = cv2.sumElems(before)[0]
         if total == 0:
             return 0.0
@@ -124,11 +126,15 @@ def noise_sigma(y: U8) -> float:
     """
     if min(y.shape) < 3:
         return 0.0
-    laplacian_x16 = cv2.sepFilter2D(y, cv2.CV_16S, _LAPLACE_X4, _LAPLACE_X4)[1:-1, 1:-1]
-    blocks = (max(1, laplacian_x16.shape[1] // 16), max(1, laplacian_x16.shape[0] // 16))
-    means = cv2.resize(np.abs(laplacian_x16), blocks, interpolation=cv2.INTER_AREA).ravel()
-    level = cv2.resize(y[1:-1, 1:-1], blocks, interpolation=cv2.INTER_AREA).ravel()
-    usable = means[(level > 17) & (level < 234)]
+    means, levels = [], []
+    for band in _bands(*y.shape):
+        part = y[band]
+        laplacian_x16 = cv2.sepFilter2D(part, cv2.CV_16S, _LAPLACE_X4, _LAPLACE_X4)[1:-1, 1:-1]
+        blocks = (max(1, laplacian_x16.shape[1] // 16), max(1, laplacian_x16.shape[0] // 16))
+        means.append(cv2.resize(np.abs(laplacian_x16), blocks, interpolation=cv2.INTER_AREA).ravel())
+        levels.append(cv2.resize(part[1:-1, 1:-1], blocks, interpolation=cv2.INTER_AREA).ravel())
+    mean, level = np.concatenate(means), np.concatenate(levels)
+    usable = mean[(level > 17) & (level < 234)]
     if usable.size == 0:
         return 0.0
     return math.sqrt(math.pi / 2) / 6 * float(np.percentile(usable, 25)) / 16
