@@ -95,22 +95,26 @@ def graph(net: FEdsr, shape_NHWC: tuple[int, ...], ranges: Ranges | None) -> ov.
     return ov.Model([out], [x], "f-edsr")
 
 
-def compiled(model: ov.Model, threads: int) -> ov.CompiledModel:
-    """Return a model compiled for the CPU with exactly `threads` threads of one stream, none of them pinned."""
-    return _core().compile_model(
+def compiled(model: ov.Model, threads: int, *, precision: str = "f32") -> ov.CompiledModel:
+    """Return a model compiled for the CPU with exactly `threads` threads of one stream, none of them pinned.
+
+    `precision` is that of float operations; left to OpenVINO it is "bf16" on CPUs that have it: other bytes there.
+    """
+    return core().compile_model(
         model,
         "CPU",
         {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # several workers share a machine: pinned, they would share a core
-            "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 on CPUs that have it: other bytes there
+            "INFERENCE_PRECISION_HINT": precision,
         },
     )
 
 
 @cache
-def _core() -> ov.Core:
+def core() -> ov.Core:
+    """Return OpenVINO's entry point, one a process."""
     return ov.Core()
 
 

@@ -1,0 +1,1 @@
+"""Other programs that benchmarks compare with, each behind a few lines."""
