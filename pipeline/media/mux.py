@@ -2,10 +2,11 @@
 
 FFmpeg's muxer numbers fragments, shifts times and flushes by its own state, so the same samples give other bytes
 after a restart. Here a segment is a function of its samples alone (design.md §5). Boxes: ISO/IEC 14496-12 (section
-numbers below); one track a file, one `moof` + `mdat` a contiguous run of samples, no edit list, no index.
+numbers below); one track a file, one `moof` + `mdat` a contiguous run of samples, no index.
 
-Times are the source's: decode time = pts, to the tick. Decode times cannot be negative, so a track that starts
-before 0 has all of them raised by a `shift`, which the composition offsets (signed, §8.8.8) take back.
+Times are the source's: decode time = pts, to the tick. Decode times cannot be negative, so a track that starts before
+0 (the priming of AAC) has all of them raised by a `shift`, which an edit list (§8.6.6) takes back. Measured: FFmpeg
+and Chromium give the negative times then; with negative composition offsets instead FFmpeg gives raised ones.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ def ticks(pts: int, time_base: Fraction) -> int:
     return pts * time_base.numerator
 
 
-def init_segment(entry: Entry, *, ticks_a_second: int) -> bytes:
-    """Return the initialisation segment of a track: `ftyp` and `moov` without samples."""
+def init_segment(entry: Entry, *, ticks_a_second: int, shift: int = 0) -> bytes:
+    """Return the initialisation segment of a track: `ftyp` and `moov` without samples; `shift` as in media_segment."""
     handler, header = (b"vide", full_box(b"vmhd", 0, 1, bytes(8))) if entry.width_px else (b"soun", _SOUND_HEADER)
     volume = 0 if entry.width_px else 0x0100
     track_header = full_box(
@@ -80,8 +81,10 @@ def init_segment(entry: Entry, *, ticks_a_second: int) -> bytes:
         struct.pack(">I", TRACK_ID + 1),
     )
     extends = full_box(b"trex", 0, 0, struct.pack(">IIIII", TRACK_ID, 1, 0, 0, 0))
+    edit = struct.pack(">IQqI", 1, 0, shift, 0x10000)  # one edit: media time `shift` is presented at 0
+    edits = box(b"edts", full_box(b"elst", 1, 0, edit)) if shift else b""
     return box(b"ftyp", b"iso6", bytes(4), b"iso6mp41") + box(
-        b"moov", movie_header, box(b"trak", track_header, media), box(b"mvex", extends)
+        b"moov", movie_header, box(b"trak", track_header, edits, media), box(b"mvex", extends)
     )
 
 
@@ -91,7 +94,7 @@ def media_segment(samples: Sequence[Sample], *, number: int, shift: int = 0) -> 
     Args:
         samples: in order, at least one. One `moof` + `mdat` each run in which a sample ends where the next starts.
         number: of the segment, from 0; a function of content (fragments are numbered from it).
-        shift: ticks that decode times are raised by; the same in the whole epoch, 0 unless times are negative.
+        shift: ticks that decode times are raised by; the initialisation segment's, 0 unless times are negative.
     """
     assert samples, "a segment holds samples"
     parts = [box(b"styp", b"msdh", bytes(4), b"msdhiso6")]
@@ -101,15 +104,15 @@ def media_segment(samples: Sequence[Sample], *, number: int, shift: int = 0) -> 
     return b"".join(parts)
 
 
-def first_time(segment: bytes) -> int:
-    """Return the presentation time of a media segment's first sample in ticks of its track. Raises StorageError."""
+def first_time_s(init: bytes, segment: bytes) -> Fraction:
+    """Return when a media segment's first sample is presented, in seconds of the timeline. Raises StorageError."""
+    header = boxes(init, b"moov", b"trak", b"mdia", b"mdhd")
     decode = boxes(segment, b"moof", b"traf", b"tfdt")
-    runs = boxes(segment, b"moof", b"traf", b"trun")
-    if not decode or not runs:
+    if not header or not decode:
         raise StorageError("a media segment holds no samples", hint="the file is damaged")
-    flags = int.from_bytes(runs[0][1:4])
-    offset = int.from_bytes(runs[0][24:28], signed=True) if flags & 0x800 else 0
-    return int.from_bytes(decode[0][4:12]) + offset
+    edits = boxes(init, b"moov", b"trak", b"edts", b"elst")
+    shift = int.from_bytes(edits[0][16:24]) if edits else 0
+    return Fraction(int.from_bytes(decode[0][4:12]) - shift, int.from_bytes(header[0][12:16]))
 
 
 _UNDETERMINED = 0x55C4  # the language "und", three letters of 5 bits (§8.4.2)
@@ -140,12 +143,8 @@ def _runs(samples: Sequence[Sample]) -> list[list[Sample]]:
 
 def _fragment(run: Sequence[Sample], *, number: int, shift: int) -> tuple[bytes, bytes]:
     assert run[0].time + shift >= 0, f"decode time {run[0].time} + {shift} is negative"
-    flags = 0x000001 | 0x000100 | 0x000200 | 0x000400 | (0x000800 if shift else 0)
-    rows = [
-        struct.pack(">III", s.duration, len(s.data), _SYNC if s.key else _NOT_SYNC)
-        + (struct.pack(">i", -shift) if shift else b"")
-        for s in run
-    ]
+    flags = 0x000001 | 0x000100 | 0x000200 | 0x000400
+    rows = [struct.pack(">III", s.duration, len(s.data), _SYNC if s.key else _NOT_SYNC) for s in run]
 
     def movie_fragment(data_offset: int) -> bytes:
         return box(

@@ -191,7 +191,7 @@ class Encode(StreamStage[EncodeConfig, FrameBatch, None]):
             kbps=math.ceil(len(data) * 8 / duration_s / 1000),
             date_ms=segment.date_ms,
         )
-        init = mux.init_segment(segment.encoder.entry(), ticks_a_second=mux.timescale(segment.time_base))
+        init = mux.init_segment(segment.encoder.entry(), ticks_a_second=mux.timescale(segment.time_base), shift=shift)
         hls.write_segment(
             store, hls.MAIN, line, data=data, init=init, target_s=hls.target_duration(self.config.segment_s)
         )
