@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -126,6 +128,25 @@ def test_leftovers_of_killed_processes_are_never_listed_and_go_when_old(tmp_path
     assert store.list() == []
     store.put("x", b"1")
     assert not old.exists() and young.exists()
+
+
+def test_a_process_killed_while_it_writes_leaves_only_whole_objects(tmp_path: Path) -> None:
+    """kill -9 in the middle of a row of 4 MB objects, three times over; each is whole or not there."""
+    program = (
+        "import itertools, sys; from pipeline.store.objects import open_store; store = open_store(sys.argv[1])\n"
+        "for i in itertools.count(int(sys.argv[2])): store.put_new(f'x/{i}', bytes([i % 251]) * (4 << 20))"
+    )
+    store = open_store(str(tmp_path))
+    for round_ in range(3):
+        begun = len(store.list())
+        with subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(begun)]) as process:
+            deadline = time.monotonic() + 60
+            while len(store.list()) < begun + 3:
+                assert process.poll() is None and time.monotonic() < deadline, f"round {round_}: nothing was written"
+            process.kill()
+        for name in store.list():
+            assert store.get(name) == bytes([int(name.removeprefix("x/")) % 251]) * (4 << 20)
+    assert len(store.list()) >= 9
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
