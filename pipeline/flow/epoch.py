@@ -82,6 +82,7 @@ class _State(Generic[Ref]):
     open: bool = False
     ended: bool = False
     fed: int = 0
+    starts: dict[str, int] = field(default_factory=dict)  # first unit of each input that the object needs
     checkpoints: list[Checkpoint] = field(default_factory=list)
     early: dict[int, Done[Ref]] = field(default_factory=dict)
     alone: bool = False
@@ -212,21 +213,21 @@ class EpochFlow(Generic[Ref]):
         packet = _FAR
         for box in reversed(self._boxes):
             if box.pooled:
-                start = min((need.get(name, _FAR) for name in box.exports), default=_FAR)
-                start = start // box.batch * box.batch if start < _FAR else self._start_of(box)
-                cuts |= {node.name: Snapshot(after=start, resume_from=start) for node in box.nodes}
-                low = max(0, start - box.halo[0])
-            else:
-                chosen = self._choose(self._states[box.name], need)
-                if chosen is None:
-                    low = 0
+                # Node by node, each on its own grid: so the cut also suits a plan with other boxes.
+                for node in reversed(box.nodes):
+                    start = need.get(node.name, _FAR)
+                    start = start // node.stage.spec.batch_frames * node.stage.spec.batch_frames
+                    cuts[node.name] = Snapshot(after=start, resume_from=start)
+                    low = max(0, start - node.stage.spec.halo_frames[0])
+                    for edge in node.inputs:
+                        need[edge.producer] = min(need.get(edge.producer, _FAR), low)
+                continue
+            chosen = self._choose(self._states[box.name], need)
+            cuts |= chosen or {}
+            for name, low in _starts(box, chosen).items():
+                if box.packets:
+                    packet = min(packet, low)
                 else:
-                    cuts |= chosen
-                    low = _resume(box, chosen)
-            if box.packets:
-                packet = min(packet, low)
-            else:
-                for name in box.inputs:
                     need[name] = min(need.get(name, _FAR), low)
         frames = [
             cuts[sink].after if sink in cuts else 0
@@ -372,7 +373,9 @@ class EpochFlow(Generic[Ref]):
         need = {name: self._need(name) for name in box.exports}
         if box.pooled:
             lowest = min(need.values())
-            state.low = lowest // box.batch * box.batch if lowest < _FAR else _FAR
+            lowest = lowest // box.batch * box.batch if lowest < _FAR else _FAR
+            # What calls in flight read is kept, even when nobody wants their answer any more.
+            state.low = min([lowest, *(f.span.start for f in state.flight.values())])
             return []
         actions: list[Action[Ref]] = []
         passed = any(need[name] < self._emitted[name] for name in box.exports)
@@ -383,7 +386,8 @@ class EpochFlow(Generic[Ref]):
             self._kill(state)
             state.open, state.ended = True, False
             state.generation += 1
-            state.fed = _resume(box, chosen) if chosen is not None else 0
+            state.starts = _starts(box, chosen)
+            state.fed = min(state.starts.values())
             for name in box.exports:
                 self._emitted[name] = chosen[name].after if chosen is not None else 0
             aside = tuple(sorted(self._aside))
@@ -400,17 +404,21 @@ class EpochFlow(Generic[Ref]):
         stop = self._stops.get(name, _FAR)
         lowest = _FAR
         for taker in self._takers[name]:
-            low = self._low_of(taker)
+            low = self._low_of(taker, name)
             if low < stop:
                 missing = self._shelves[name].first_missing(low)
                 if missing < stop:
                     lowest = min(lowest, missing)
         return lowest
 
-    def _low_of(self, taker: Box) -> int:
-        """Return the first unit of its inputs that a box may still ask for."""
-        low = self._states[taker.name].low
-        return max(0, low - taker.halo[0]) if taker.pooled and low < _FAR else low
+    def _low_of(self, taker: Box, name: str) -> int:
+        """Return the first unit of an input that a box may still ask for."""
+        state = self._states[taker.name]
+        if state.low >= _FAR:
+            return _FAR
+        if taker.pooled:
+            return max(0, state.low - taker.halo[0]) if name == taker.inputs[0] else state.low
+        return max(state.low, state.starts[name])
 
     def _choose(self, state: _State[Ref], need: dict[str, int]) -> Checkpoint | None:
         """Return the latest checkpoint at or before what is needed of the box's exports; None is the beginning."""
@@ -439,7 +447,7 @@ class EpochFlow(Generic[Ref]):
     def _release(self, packet: int) -> list[Action[Ref]]:
         actions: list[Action[Ref]] = []
         for name, shelf in self._shelves.items():
-            low = packet if name == SOURCE else min(self._low_of(taker) for taker in self._takers[name])
+            low = packet if name == SOURCE else min(self._low_of(taker, name) for taker in self._takers[name])
             actions += [Release(ref=entry.ref) for entry in shelf.drop_before(low)]
         return actions
 
@@ -461,7 +469,9 @@ class EpochFlow(Generic[Ref]):
             span = self._next_span(state, end)
             if span is None:
                 break
-            inputs = [self._shelves[name].covering(span.start, span.stop) for name in box.inputs]
+            inputs = [
+                self._shelves[name].covering(max(span.start, state.starts[name]), span.stop) for name in box.inputs
+            ]
             entries = [found for found in inputs if found is not None]
             if len(entries) < len(inputs):
                 break
@@ -546,7 +556,7 @@ class EpochFlow(Generic[Ref]):
                 end = self._stops.get(name, _FAR)
                 stop = (state.low // taker.batch + 1) * taker.batch
                 ahead = taker.halo[1] if taker.pooled and name == taker.inputs[0] else 0
-                lacks = ready.covering(state.low, min(stop + ahead, end)) is None
+                lacks = ready.covering(self._low_of(taker, name), min(stop + ahead, end)) is None
                 if lacks and (not taker.pooled or self._wanted(taker)):
                     return True
         return False
@@ -566,22 +576,20 @@ class EpochFlow(Generic[Ref]):
     def _span(self, start: int, stop: int) -> Span:
         return Span(stream=self.stream, epoch=self.epoch, start=start, stop=stop)
 
-    def _start_of(self, box: Box) -> int:
-        at = self._start.checkpoint.get(box.nodes[0].name) if self._start is not None else None
-        return at.after if at is not None else 0
-
     def _position_start(self) -> Position:
         return self._start or Position(epoch=self.epoch, packet=0, watermark=0, checkpoint={})
 
 
-def _resume(box: Box, checkpoint: Checkpoint) -> int:
-    """Return the first unit of its driving input that a box restored from `checkpoint` is fed."""
-    lowest = _FAR
+def _starts(box: Box, checkpoint: Checkpoint | None) -> dict[str, int]:
+    """Return for each input the first unit that a per-stream box restored from `checkpoint` needs of it."""
+    starts: dict[str, int] = {}
     for node in box.nodes:
-        if any(edge.producer in box.inputs for edge in node.inputs):
-            halo = 0 if box.packets else node.stage.spec.halo_frames[0]
-            lowest = min(lowest, max(0, checkpoint[node.name].resume_from - halo))
-    return lowest if box.packets else lowest // box.batch * box.batch
+        halo = 0 if box.packets else node.stage.spec.halo_frames[0]
+        low = max(0, checkpoint[node.name].resume_from - halo) if checkpoint is not None else 0
+        for edge in node.inputs:
+            if edge.producer in box.inputs:
+                starts[edge.producer] = min(starts.get(edge.producer, _FAR), low)
+    return starts
 
 
 def _releases(signal: Signal[Ref]) -> list[Action[Ref]]:

@@ -154,7 +154,10 @@ class Submit(Generic[Ref]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Release(Generic[Ref]):
-    """Nobody will ask for this payload again."""
+    """Nobody will ask for this payload again.
+
+    Calls that the flow has given up (of an older generation, of an epoch that is done) may still be reading it.
+    """
 
     ref: Ref
 

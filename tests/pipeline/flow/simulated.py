@@ -127,10 +127,9 @@ class Simulation:
                     self.aside.setdefault(span.epoch, []).append((node, span.start, span.stop))
                 case Report(event=event):
                     self.events.append(event)
-                case TakeApart():
+                case TakeApart() | EpochDone():
                     self.hosts.clear()
-                case EpochDone():
-                    self.hosts.clear()
+                    self.pooled.clear()
                 case Completed():
                     self.completed = True
                 case Fail():
