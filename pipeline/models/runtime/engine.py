@@ -40,7 +40,7 @@ class Window:
     stop: int
 
 
-def windows(size: Size, reach_px: int, limit_px: int = WINDOW_PX) -> tuple[Window, ...]:
+def windows(size: Size, reach_px: int, limit_px: int) -> tuple[Window, ...]:
     """Return the strips, all of one height, whose [start, stop) tile a frame's rows; one where it fits `limit_px`.
 
     The `reach_px` (even) rows at a strip's inner borders are not kept. Strips start at even rows, so that an
@@ -79,7 +79,7 @@ class Engine(ABC):
         self.size = size
         self.threads = threads
         reach_px = sum(conv.kernel_size[0] // 2 for _, conv in net.layers()) * net.config.unshuffle
-        self._windows = windows(size, reach_px + reach_px % 2)
+        self._windows = windows(size, reach_px + reach_px % 2, WINDOW_PX)
         first = self._windows[0]
         self.window = Size(width_px=size.width_px, height_px=first.bottom - first.top)
         self.compile(net, device, ranges)
