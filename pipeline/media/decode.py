@@ -1,7 +1,8 @@
 """Packets to pictures: a decoder that gives, for each picture, the packet that it came from.
 
-Which frames come, and their order and pts, is what one plain PyAV pass over the same packets gives. Threads work within
-a frame (SLICE) or not at all: frame threads give the same pictures later, and can hang beside torch.
+Which frames come, and their order and pts, is what one plain PyAV pass over the same packets gives. One thread decodes:
+where packets are damaged, what is put in the place of lost blocks differs with the number of threads (measured: nearly
+every pixel up to the next key frame), and frame threads can hang beside torch. Streams decode side by side.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import av.error
-from av.codec.context import CodecContext, ThreadType
+from av.codec.context import CodecContext
 
 from pipeline.errors import CorruptMedia, UnsupportedMedia
+from pipeline.media.deinterlace import Deinterlacer
 from pipeline.media.hostile import MAX_LONG_SIDE_PX, MAX_SHORT_SIDE_PX
 from pipeline.wire.packets import Codec, Packet
 
@@ -33,6 +36,7 @@ class Picture:
         frame: FFmpeg's.
         number: of the packet that it came from, in the epoch.
         pts: ticks; None where neither source nor container knows.
+        dts: of its packet, ticks; None likewise.
         duration: ticks; 0 if unknown.
         key: whether its packet is a random-access point.
         arrived_ns: Unix time at which its packet arrived.
@@ -41,6 +45,7 @@ class Picture:
     frame: av.VideoFrame
     number: int
     pts: int | None
+    dts: int | None
     duration: int
     key: bool
     arrived_ns: int
@@ -49,17 +54,18 @@ class Picture:
 @dataclass(frozen=True, slots=True)
 class _Origin:
     number: int
+    dts: int | None
     key: bool
     discard: bool
     arrived_ns: int
 
 
-def av_packet(packet: Packet, codec: Codec) -> av.Packet:
+def av_packet(packet: Packet, codec: Codec) -> av.Packet[Any]:
     """Return the packet as FFmpeg's, with the zeroed padding behind its data that decoders may read into.
 
     (`av.Packet(bytes)` has none: pictures then depend on what follows in memory.)
     """
-    out = av.Packet(len(packet.data))
+    out: av.Packet[Any] = av.Packet(len(packet.data))
     out.update(packet.data)
     out.pts, out.dts, out.duration = packet.pts, packet.dts, packet.duration
     out.time_base = codec.time_base
@@ -68,9 +74,12 @@ def av_packet(packet: Packet, codec: Codec) -> av.Packet:
 
 
 class VideoDecoder:
-    """Decodes the video packets of one epoch. `problems` counts "decode_error" (packets that were skipped)."""
+    """Decodes the video packets of one epoch, and deinterlaces them if the codec says so.
 
-    def __init__(self, codec: Codec, *, threads: int = 1) -> None:
+    `problems` counts "decode_error": packets that were skipped.
+    """
+
+    def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._failed = 0
         self.problems: Counter[str] = Counter()
@@ -90,8 +99,7 @@ class VideoDecoder:
         if codec.bits_per_sample:
             context.bits_per_coded_sample = codec.bits_per_sample
         context.reorder_depth = codec.reorder_frames
-        context.thread_type = ThreadType.SLICE
-        context.thread_count = threads
+        context.thread_count = 1
         context.copy_opaque = True
         # a header may claim any size later on: FFmpeg refuses before it allocates
         context.options = {"max_pixels": str(MAX_LONG_SIDE_PX * MAX_SHORT_SIDE_PX)}
@@ -100,6 +108,7 @@ class VideoDecoder:
         except MEDIA_ERRORS as error:
             raise CorruptMedia(f"the {codec.name} decoder refuses the stream's configuration: {error}") from error
         self._context = context
+        self._deinterlacer = Deinterlacer() if codec.interlaced else None
 
     def decode(self, packet: Packet, number: int, arrived_ns: int = 0) -> Iterator[Picture]:
         """Give the pictures that are ready once `packet` (video, the `number`-th of its epoch) is in.
@@ -110,7 +119,7 @@ class VideoDecoder:
             CorruptMedia: 300 packets in a row could not be decoded.
         """
         fed = av_packet(packet, self._codec)
-        fed.opaque = _Origin(number, packet.key, packet.discard, arrived_ns)
+        fed.opaque = _Origin(number, packet.dts, packet.key, packet.discard, arrived_ns)
         try:
             frames = self._context.decode(fed)
         except MEDIA_ERRORS as error:
@@ -131,8 +140,10 @@ class VideoDecoder:
             frames = self._context.decode(None)
         except MEDIA_ERRORS:
             self.problems["decode_error"] += 1
-            return
+            frames = []
         yield from self._pictures(frames)
+        if self._deinterlacer is not None:
+            yield from self._deinterlacer.flush()
 
     def _pictures(self, frames: list[av.VideoFrame]) -> Iterator[Picture]:
         for frame in frames:
@@ -140,11 +151,16 @@ class VideoDecoder:
             assert isinstance(origin, _Origin), "the decoder lost a packet's origin"
             if origin.discard:
                 continue
-            yield Picture(
+            picture = Picture(
                 frame=frame,
                 number=origin.number,
                 pts=frame.pts,
+                dts=origin.dts,
                 duration=max(0, frame.duration or 0),
                 key=origin.key,
                 arrived_ns=origin.arrived_ns,
             )
+            if self._deinterlacer is None:
+                yield picture
+            else:
+                yield from self._deinterlacer.push(picture)

@@ -1,9 +1,9 @@
 """What a source may be and where it may lie: the limits that hold off hostile or hopeless input.
 
-FFmpeg by itself opens far more than a video: `concat:` and `subfile:` read any file, a playlist names others, a redirect
-leads into the local network. So FFmpeg never gets an address from outside: local files are opened through `file:` with
-all other protocols off, what comes over HTTP is read by `http_file` (which connects to the very address that was
-checked), and only container formats that cannot refer elsewhere are allowed.
+FFmpeg by itself opens far more than a video: `concat:` and `subfile:` read any file, a playlist names others, a
+redirect leads into the local network. So FFmpeg never gets an address from outside: local files are opened through
+`file:` with all other protocols off, what comes over HTTP is read by `http_file` (which connects to the very address
+that was checked), and only container formats that cannot refer elsewhere are allowed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONTAINERS = (
     # without video, but telling "no video" from "no media" is worth it
     "mp3,wav,flac,aac,ac3"
 )
-"""FFmpeg's names of the demuxers that may be chosen: each keeps to the bytes that it is given (no playlists, no lists)."""
+"""FFmpeg's names of the demuxers that may be chosen: each keeps to the bytes that it is given (no playlists)."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):")
 _LIVE = {"rtmp", "rtmps", "rtmpt", "rtsp", "rtsps", "udp", "rtp", "srt", "tcp", "whep", "webrtc", "rist", "mms", "mmsh"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -100,7 +100,7 @@ class Source(ABC):
     problems: Counter[str]
 
     @abstractmethod
-    def batches(self, *, epoch: int = 0, packet: int = 0, stream: StreamId) -> Iterator[PacketBatch]:
+    def batches(self, *, epoch: int = 0, packet: int = 0, stream: StreamId) -> Generator[PacketBatch]:
         """Yield the packets from a position on, in batches of one epoch each, to the end of the source.
 
         Batches hold at most 16 packets and begin at the same packets in every pass (the first one may be the rest
@@ -111,6 +111,7 @@ class Source(ABC):
             CorruptMedia: what is read makes no sense any more.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of everything; passes that are under way end. Safe to call twice."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +28,7 @@ _PROBE_PACKETS = 250  # of a track, looked at for its first picture
 _PROBE_BYTES = 32 << 20
 _ERRORS_IN_A_ROW = 50  # failed reads without a packet in between, after which a file is given up
 _WRAP_BITS = {"mpegts": 33, "mpeg": 33, "flv": 32, "live_flv": 32}  # ISO/IEC 13818-1 2.4.3.7; FLV: 32 bits of ms
+_REORDERING = ("h264", "hevc", "vvc")  # codecs whose order FFmpeg does not work out for containers with dts only
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +55,7 @@ class FileSource(Source):
             self._chosen = _choose(opened.container, self._where)
             self.info = _info(opened.container, self._chosen, self._where)
 
-    def batches(self, *, epoch: int = 0, packet: int = 0, stream: StreamId) -> Iterator[PacketBatch]:
+    def batches(self, *, epoch: int = 0, packet: int = 0, stream: StreamId) -> Generator[PacketBatch]:
         """Demux from the start, leaving out what lies before the position: the timeline's state is then the same."""
         self.problems = Counter()
         placed = self._placed()
@@ -68,11 +69,16 @@ class FileSource(Source):
             opened.close()
         self._open.clear()
 
-    def _placed(self) -> Iterator[Placed]:  # a generator: `batches` closes it
+    def _placed(self) -> Generator[Placed]:  # a generator: `batches` closes it
         with self._opened() as opened:
             container, chosen = opened.container, self._chosen
-            bits = max((_WRAP_BITS.get(n, 0) for n in container.format.name.split(",")), default=0)
-            timeline = Timeline(video=chosen.video_codec, audio=chosen.audio_codec, wrap_bits=bits)
+            names = container.format.name.split(",")
+            timeline = Timeline(
+                video=chosen.video_codec,
+                audio=chosen.audio_codec,
+                wrap_bits=max(_WRAP_BITS.get(n, 0) for n in names),
+                trust_pts=not ("avi" in names and chosen.video_codec.name in _REORDERING),
+            )
             timeline.problems = self.problems
             watch = _PictureWatch(chosen.video_codec, self._where, self.problems)
             for track, packet in self._read(opened):
@@ -207,7 +213,7 @@ class _PictureWatch:
         if extradata == self._codec.extradata and (same or first):
             return raw
         candidate = replace(self._codec, extradata=extradata)
-        shown = _first_picture(candidate, [av_packet_of(raw)])
+        shown = _first_picture(candidate, [_off_timeline(raw)])
         if shown is None:
             self._problems["undecodable_key"] += 1
             return raw
@@ -220,8 +226,7 @@ class _PictureWatch:
         return replace(raw, codec=changed)
 
 
-def av_packet_of(raw: RawPacket) -> Packet:
-    """The wire form of a raw packet, off any timeline."""
+def _off_timeline(raw: RawPacket) -> Packet:
     return Packet(track=raw.track, pts=raw.pts, dts=raw.dts, duration=raw.duration, key=raw.key, data=raw.data)
 
 

@@ -12,8 +12,9 @@ import heapq
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import av
@@ -78,7 +79,7 @@ class SyntheticSource(Source):
             duration_s=None if self._num_frames is None else float(self._num_frames / config.fps),
         )
 
-    def batches(self, *, epoch: int = 0, packet: int = 0, stream: StreamId) -> Iterator[PacketBatch]:
+    def batches(self, *, epoch: int = 0, packet: int = 0, stream: StreamId) -> Generator[PacketBatch]:
         """Render and encode from the group of pictures that holds the position."""
         if epoch > 0:
             return
@@ -177,7 +178,7 @@ class SyntheticSource(Source):
             yield from map(self._picture, encoder.encode(frame))
         yield from map(self._picture, encoder.encode(None))
 
-    def _picture(self, packet: av.Packet) -> Packet:
+    def _picture(self, packet: Any) -> Packet:
         return Packet(
             track=Track.VIDEO,
             pts=packet.pts,
@@ -222,7 +223,8 @@ def _split_bitrate(uri: str) -> tuple[str, int]:
 def _frame(rendered: Rendered, config: SceneConfig) -> av.VideoFrame:
     frame = av.VideoFrame(config.width, config.height, "yuv420p")
     at = 0
-    for plane in frame.planes:
+    planes: Any = frame.planes  # buffers, which their stubs do not say
+    for plane in planes:
         count = plane.width * plane.height
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
         rows[:, : plane.width] = rendered.i420[at : at + count].reshape(plane.height, plane.width)

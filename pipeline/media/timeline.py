@@ -104,15 +104,22 @@ def _stamp(packet: RawPacket) -> int | None:
 class Timeline:
     """Places the packets of one pass over a source into epochs.
 
+    Args:
+        video, audio: how the tracks are coded at the start; None where there is no audio.
+        wrap_bits: of the source's time stamps, 0 if they do not wrap.
+        trust_pts: False for containers that keep dts only (AVI): with a codec that reorders, FFmpeg then gives pts that
+            follow the order of coding, and no pts at all is better.
+
     `problems` counts by name what was repaired or lost: "wrap", "missing_pts", "broken_pts", "step_back", "jump",
     "format_change", "audio_off_clock", "epoch_without_key".
     """
 
-    def __init__(self, *, video: Codec, audio: Codec | None = None, wrap_bits: int = 0) -> None:
+    def __init__(self, *, video: Codec, audio: Codec | None = None, wrap_bits: int = 0, trust_pts: bool = True) -> None:
         self._epoch = 0
         self._video = _Clock(video)
         self._audio = _Clock(audio) if audio is not None else None
         self._wrap = 1 << wrap_bits if wrap_bits else 0
+        self._trust_pts = trust_pts
         self._shifts_ns = [0]  # of the epoch: the last one is in force, the one before may still hold for late audio
         self._last_dts: int | None = None  # of video, raw (unwrapped, before the shift)
         self._suspect = False  # the last video packet stepped back
@@ -142,6 +149,8 @@ class Timeline:
         if packet.codec is not None:
             return self._change(packet)
         packet = self._unwrapped(packet)
+        if not self._trust_pts and self._video.codec.reorder_frames:
+            packet = self._without_pts(packet)
         if self._is_off(packet):
             self._held.append(packet)
             return []
@@ -260,6 +269,13 @@ class Timeline:
         if len(self._group) > _PREROLL_PACKETS or self._group_bytes > _PREROLL_BYTES:
             self._group = None
 
+    def _without_pts(self, packet: RawPacket) -> RawPacket:
+        """The packet without its pts, lasting as long as the dts of its track are apart: decode spaces frames by it."""
+        step = 0
+        if packet.dts is not None and self._last_dts is not None:
+            step = packet.dts - self._last_dts
+        return replace(packet, pts=None, duration=step if step > 0 else packet.duration)
+
     # --- new epochs -------------------------------------------------------------------------------------------------
 
     def _begin_epoch(self, codec: Codec, why: str) -> None:
@@ -273,15 +289,16 @@ class Timeline:
         self.problems[why] += 1
 
     def _change(self, packet: RawPacket) -> list[Placed]:
-        assert packet.codec is not None and packet.key
+        codec = packet.codec
+        assert codec is not None and packet.key
         if self._video.ticks is None and self._last_dts is None and self._epoch == 0 and self._group == []:
-            self._video = _Clock(packet.codec)  # nothing has been placed: this is how the source begins
+            self._video = _Clock(codec)  # nothing has been placed: this is how the source begins
         else:
             packet_now = self._unwrapped(packet)
             # a change of the picture alone does not touch the clock: keep the unwrapped stamps
             if not self._is_off(packet_now):
                 packet = packet_now
-            self._begin_epoch(packet.codec, "format_change")
+            self._begin_epoch(codec, "format_change")
         return [*self._place_video(replace(packet, codec=None)), *self._place_waiting()]
 
     def _resolve(self) -> list[Placed]:

@@ -100,7 +100,7 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
         return out
 
     def bypass(self, work: Work[PacketBatch]) -> Sequence[FrameBatch]:
-        """Pass over packets: their pictures are missing (a gap in pts), the following ones are decoded as they can be."""
+        """Pass over packets: their pictures are missing (a gap in pts), the next ones come as well as they can."""
         self._span = work.item.span
         self._started(work.item.video)
         self.problems["set_aside"] += len(work.item)
@@ -138,7 +138,7 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
             assert codec.size is not None
             self._codec = codec
             self._writer = I420Writer(codec.size, codec.rotation_deg)
-            self._decoder = VideoDecoder(codec, threads=self.env.threads)
+            self._decoder = VideoDecoder(codec)
             self._decoder.problems = self.problems
             if not self._step and codec.frame_rate:
                 self._step = max(1, round(1 / (codec.frame_rate * codec.time_base)))
@@ -180,7 +180,7 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
         pts, last = picture.pts, self._last_pts
         if pts is None:
             self.problems["missing_pts"] += 1
-            pts = 0 if last is None else last + max(1, self._step)
+            pts = (picture.dts or 0) if last is None else last + max(1, self._step)
         elif last is not None and pts <= last:
             self.problems["pts_not_increasing"] += 1
             pts = last + 1
