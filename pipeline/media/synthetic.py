@@ -104,7 +104,12 @@ class SceneConfig:
         Raises ConfigError for another scheme or scene, unknown, repeated or bad keys, all of them at once.
         """
         parts = urlsplit(uri)
-        if parts.scheme != "synthetic" or parts.netloc not in ("", "street") or parts.path not in ("", "/"):
+        if (
+            parts.scheme != "synthetic"
+            or parts.netloc not in ("", "street")
+            or parts.path not in ("", "/")
+            or parts.fragment
+        ):
             raise ConfigError("not a rendered scene", where=uri, hint="write synthetic://street?width=640&height=360")
         kinds = {f.name: _READERS[str(f.type)] for f in fields(SceneConfig)}
         given: dict[str, Any] = {}

@@ -136,6 +136,10 @@ class Street:
             _RIGHT: self._wall(_RIGHT, 5, END_M - _FIRST_M, tuple(names[half:])),
             _END: self._wall(_END, 6, 2 * FACADE_M, ("CITY MUSEUM",)),
         }
+        px = int(np.clip(width_px / 640 * 440, 96, 900))
+        self._trees = [premultiplied(*textures.tree(self._random(10, k), px)) for k in range(3)]
+        self._lamp = premultiplied(*textures.lamp(px))
+        self._fence = premultiplied(*textures.railing(max(px // 5, 24)))
         self.boards = [board for wall in self._walls.values() for board in wall.boards]
 
     def static(self, view: View) -> Static:
@@ -222,11 +226,7 @@ class Street:
 
     def _furniture(self, view: View) -> list[Layer]:
         rng = self._random(9)
-        px = int(np.clip(view.focal_px / 640 * 420, 96, 900))
         things: list[Furniture] = []
-        trees = [premultiplied(*textures.tree(rng, px)) for _ in range(3)]
-        lamp = premultiplied(*textures.lamp(px))
-        fence = premultiplied(*textures.railing(max(px // 5, 24)))
         right = view.rotation[0]
         for side in (-1, 1):
             for number, y in enumerate(np.arange(11.0, 100.0, 9.0)):
@@ -235,15 +235,17 @@ class Street:
                 x = side * 6.4
                 if number > 0 and number % 2 == (side > 0):
                     tall = float(rng.uniform(5.2, 6.8))
-                    things.append(_billboard(trees[int(rng.integers(3))], right, x, float(y), tall_m=tall, aspect=0.7))
+                    things.append(
+                        _billboard(self._trees[int(rng.integers(3))], right, x, float(y), tall_m=tall, aspect=0.7)
+                    )
                 else:
-                    things.append(_billboard(lamp, right, x, float(y), tall_m=6.5, aspect=0.3))
+                    things.append(_billboard(self._lamp, right, x, float(y), tall_m=6.5, aspect=0.3))
         for side in (-1, 1):
             for y in (11.2, 23.4, 26.5, 29.6):
                 ends = np.array(
                     [[side * 6.35, y, 1], [side * 6.35, y + 3, 1], [side * 6.35, y + 3, 0], [side * 6.35, y, 0]]
                 )
-                things.append(Furniture(x_m=side * 6.35, patch=fence, corners=ends))
+                things.append(Furniture(x_m=side * 6.35, patch=self._fence, corners=ends))
         layers = (_project(view, thing) for thing in things)
         return [layer for layer in layers if layer is not None]
 

@@ -130,13 +130,15 @@ class Truth:
 
     @cached_property
     def texts(self) -> tuple[Text, ...]:
-        """Stamp, then shop signs and plates whose outline meets the picture."""
+        """Stamp, then shop signs, then plates at least 4 px wide, whose outline meets the picture."""
         found = [self._stamp] if self._stamp is not None else []
         for sign in words(self._boards, self.pose.view):
             found += self._text(sign, 0)
+        seen = set(self.ids.tolist())
         for number, layer in enumerate(self._all):
-            for plate in layer.words:
-                found += self._text(plate, number + 1)
+            if layer.id in seen:
+                for plate in layer.words:
+                    found += self._text(plate, number + 1)
         return tuple(found)
 
     def _text(self, seen: Words, owner: int) -> list[Text]:

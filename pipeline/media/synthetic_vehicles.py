@@ -124,6 +124,8 @@ def _draw(shape: Solid, ride: Ride, view: View, identity: int) -> Layer | None:
     words = []
     for face, corners in ((0, slice(-8, -4)), (shape.front, slice(-4, None))):
         if face in shown:
+            if np.hypot(*(local[corners][1] - local[corners][0])) < 4:
+                continue
             _stick(patch, plate_picture(shape.plate), local[corners])
             words.append(Words(text=shape.plate, kind="plate", outline=pixels[corners]))
     if ride.fade < 1:
@@ -145,8 +147,6 @@ def _draw(shape: Solid, ride: Ride, view: View, identity: int) -> Layer | None:
 def _stick(patch: Bytes, picture: Bytes, corners: Array) -> None:
     """Draw a plate on the patch, from a picture first made about as small as it will be."""
     wide = float(np.hypot(*(corners[1] - corners[0])))
-    if wide < 4:
-        return
     if wide < 62:
         picture = np.asarray(
             cv2.resize(picture, (max(4, round(wide)), max(2, round(wide / 3.9))), interpolation=cv2.INTER_AREA),

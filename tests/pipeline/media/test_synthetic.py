@@ -8,7 +8,9 @@ import subprocess
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +20,18 @@ from pipeline.media.synthetic import SAMPLE_RATE_HZ, Scene, SceneConfig, iter_fr
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = SceneConfig(width=96, height=64, cuts=1.0, seed=5)
-MIDDLE = SceneConfig(width=480, height=270, cuts=2.0, seed=3)
+MIDDLE = SceneConfig(width=400, height=225, cuts=1.0, seed=3)
 
 
-@pytest.fixture(scope="module")
+@cache
+def shared(**change: Any) -> Scene:
+    """A scene that several tests look at: a frame depends on nothing that was rendered before."""
+    return Scene(replace(MIDDLE, **change))
+
+
+@pytest.fixture
 def scene() -> Scene:
-    return Scene(MIDDLE)
+    return shared()
 
 
 def luma(config: SceneConfig, i420: np.ndarray) -> np.ndarray:
@@ -59,7 +67,7 @@ def test_seed_changes_the_picture() -> None:
     assert digest(SMALL, [3]) != digest(replace(SMALL, seed=6), [3])
 
 
-def test_codes_stay_in_limited_range(scene: Scene) -> None:
+def test_codes_stay_in_limited_range() -> None:
     i420 = Scene(replace(SMALL, noise=32.0)).frame(4).i420
     pixels = SMALL.width * SMALL.height
     assert i420.dtype == np.uint8
@@ -72,7 +80,7 @@ def test_codes_stay_in_limited_range(scene: Scene) -> None:
 def test_whole_things_are_bounded_by_their_boxes(scene: Scene) -> None:
     """A thing that nothing hides has mask pixels in its box's first and last row and column, and none outside."""
     checked = 0
-    for index in (0, 30, 75, 130):
+    for index in (0, 14, 30, 55, 130):
         truth = scene.frame(index).truth
         for identity, box, visible in zip(truth.ids, truth.boxes, truth.visible, strict=True):
             rows, columns = np.nonzero(truth.mask == identity)
@@ -89,16 +97,14 @@ def test_whole_things_are_bounded_by_their_boxes(scene: Scene) -> None:
 
 
 def test_mask_marks_what_was_drawn(scene: Scene) -> None:
-    """Against the same street without people and vehicles, masked pixels differ; far from all of them none does."""
-    quiet = replace(MIDDLE, noise=0.0)
-    full, empty = Scene(quiet).frame(20), Scene(replace(quiet, persons=0, vehicles=0)).frame(20)
-    changed = np.abs(luma(quiet, full.i420) - luma(quiet, empty.i420)) > 2
+    """Against the same street without people and vehicles: masked pixels differ, and few others (shadows) do."""
+    full, empty = shared(noise=0.0).frame(20), shared(noise=0.0, persons=0, vehicles=0).frame(20)
+    changed = np.abs(luma(MIDDLE, full.i420) - luma(MIDDLE, empty.i420)) > 2
     mask = full.truth.mask
     assert empty.truth.mask.max() == 0
     assert (mask > 0).mean() > 0.03
     assert changed[mask > 0].mean() > 0.85
-    people = Scene(replace(quiet, vehicles=0, persons=1)).frame(20).truth
-    assert len(people.ids) <= 1
+    assert changed[mask == 0].mean() < 0.1
 
 
 def test_no_two_things_share_an_identity(scene: Scene) -> None:
@@ -110,7 +116,7 @@ def test_no_two_things_share_an_identity(scene: Scene) -> None:
 
 def test_identity_stays_with_what_moves_and_comes_back() -> None:
     """At 25 frames a second nobody moves farther than a seventh of the width between frames of a shot."""
-    scene = Scene(replace(MIDDLE, cuts=1.0))
+    scene = shared()
     before, after = scene.frame(10).truth, scene.frame(11).truth
     kept = set(before.ids.tolist()) & set(after.ids.tolist())
     assert len(kept) >= 0.8 * len(before.ids)
@@ -142,7 +148,7 @@ def test_depth_of_the_ground_is_that_of_its_homography() -> None:
     In the middle of the lowest rows every camera sees ground when nobody is there, and depth falls towards the lower
     edge, since the camera looks down and does not roll.
     """
-    scene = Scene(replace(MIDDLE, persons=0, vehicles=0, cuts=1.0))
+    scene = shared(noise=0.0, persons=0, vehicles=0)
     for index in (5, 30, 55):
         truth = scene.frame(index).truth
         forward = truth.ground_to_image
@@ -173,7 +179,7 @@ def test_depth_of_things_is_that_of_their_place(scene: Scene) -> None:
 
 def test_cut_changes_the_picture_and_says_so() -> None:
     """With a cut each second at 25 frames a second, frame 25 is the first of shot 1."""
-    scene = Scene(replace(MIDDLE, cuts=1.0))
+    scene = shared()
     frames = {i: scene.frame(i) for i in (23, 24, 25, 26)}
     assert [frames[i].truth.is_cut for i in (23, 24, 25, 26)] == [False, False, True, False]
     assert [frames[i].truth.shot for i in (24, 25)] == [0, 1]
@@ -187,8 +193,7 @@ def test_cut_changes_the_picture_and_says_so() -> None:
 
 def test_noise_has_the_deviation_asked_for() -> None:
     """Rounding adds 1/12 to the variance: √(16 + 1/12) = 4.01; compared away from the limits 16 and 235."""
-    clean, noisy = replace(MIDDLE, noise=0.0), replace(MIDDLE, noise=4.0)
-    a, b = luma(clean, Scene(clean).frame(3).i420), luma(noisy, Scene(noisy).frame(3).i420)
+    a, b = (luma(MIDDLE, shared(noise=sigma).frame(20).i420) for sigma in (0.0, 4.0))
     below = slice(MIDDLE.height // 3, None)  # the stamp is burnt in after the noise
     inner = (a[below] > 40) & (a[below] < 210)
     assert (b[below] - a[below])[inner].std() == pytest.approx(4.01, abs=0.08)
@@ -207,7 +212,7 @@ def test_light_scales_luma_above_black() -> None:
 
 def test_stamp_says_the_time_of_the_frame() -> None:
     """Frame 1525 at 25 frames a second is 61 s after 08:30:00."""
-    scene = Scene(replace(MIDDLE, seconds=math.inf))
+    scene = shared(seconds=math.inf)
     stamp = scene.frame(1525).truth.texts[0]
     assert stamp.kind == "stamp"
     assert stamp.text.startswith("2026-03-14 08:31:01.00 CAM ")
@@ -220,7 +225,7 @@ def test_stamp_says_the_time_of_the_frame() -> None:
 
 def test_plates_lie_on_vehicles_and_signs_on_houses(scene: Scene) -> None:
     found = {"plate": 0, "sign": 0, "stamp": 0}
-    for index in (0, 60, 120):
+    for index in (0, 30, 60):
         truth = scene.frame(index).truth
         for text in truth.texts:
             found[text.kind] += 1
