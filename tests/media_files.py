@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.wire.packets import Packet
 
 X264 = {"preset": "ultrafast", "crf": "20", "threads": "1"}
 B_FRAMES = X264 | {"preset": "veryfast", "x264-params": "bframes=3:b-adapt=0:b-pyramid=1:scenecut=0"}
@@ -216,3 +219,13 @@ def i420(frame: Any) -> NDArray[np.uint8]:
     for plane in frame.planes:
         rows.append(np.frombuffer(plane, np.uint8).reshape(plane.height, -1)[:, : plane.width].reshape(-1))
     return np.concatenate(rows)
+
+
+def with_data(packet: Packet, data: bytes) -> Packet:
+    """The packet with other bytes."""
+    return replace(packet, data=data)
+
+
+def with_pts(packet: Packet, pts: int | None) -> Packet:
+    """The packet at another time."""
+    return replace(packet, pts=pts, dts=pts)
