@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCE ?= synthetic://street?width=480&height=270&rate=25&seconds=10&seed=1
+SOURCE ?= synthetic://street?width=480&height=270&fps=25&seconds=10&seed=1
 OUT ?= demo-out
+PIP_FLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench docs clean
@@ -21,7 +22,7 @@ $(STAMP): pyproject.toml requirements/ci.txt
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	  { echo 'The venv module is absent; on Debian: sudo apt-get install python3-venv'; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint requirements/ci.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint requirements/ci.txt --editable '.[dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP) ## process the rendered scene, or SOURCE=file-or-URL, into OUT (demo-out)

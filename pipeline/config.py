@@ -95,8 +95,8 @@ class EncodeSettings(Section):
 class RecordSettings(Section):
     """The tables."""
 
-    part_frames: Annotated[int, Field(ge=1, le=1_000_000)] = 256
-    """Frames a Parquet part. Smaller: results can be read sooner, more files."""
+    part_frames: Annotated[int, Field(ge=1, le=100_000)] = 250
+    """Frames a Parquet part, 1 to 100000. Smaller: results can be read sooner, more files."""
 
 
 class OutputSettings(Section):

@@ -150,7 +150,10 @@ def balance(graph: Graph) -> list[list[str]]:
     names = [node.name for node in graph.nodes]
     if "enhance" not in names:
         return [names]
-    second = {"guard", "encode"}
+    second: set[str] = set()
+    for node in graph.nodes:
+        if any(edge.producer == "enhance" or edge.producer in second for edge in node.inputs):
+            second.add(node.name)
     return [[n for n in names if n not in second], [n for n in names if n in second]]
 
 
