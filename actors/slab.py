@@ -11,6 +11,7 @@ a call.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 from bisect import insort
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StorageError
 
 PREFIX = "limpid-"
+_LOCK = ".lock"
 _ALIGN = 4096
 _FILE_BYTES = 16 << 20
 _ROOMY = 4  # blocks of the size in need that a new file holds at least
@@ -238,15 +240,52 @@ def unlink(path: str) -> None:
     Path(path).unlink(missing_ok=True)
 
 
-def sweep(directories: Sequence[Path]) -> int:
-    """Remove the files of runs whose process is gone; return how many. Names are limpid-PID-…"""
-    removed = 0
-    for path in files_of(PREFIX, directories):
-        pid = Path(path).name.removeprefix(PREFIX).split("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+class Claim:
+    """A run's files: `run` names them all, and they are in use as long as the process that claimed them lives.
+
+    A lock says so, not a process number: containers that share /dev/shm do not share those.
+    """
+
+    def __init__(self, run: str, directories: Sequence[Path]) -> None:
+        self.name = f"{PREFIX}{run}"
+        self.directories = tuple(directories)
+        self._lock = _locked(self.directories[0] / f"{self.name}{_LOCK}")
+        assert self._lock is not None, f"{self.name} is taken"
+
+    def release(self) -> None:
+        """Remove every file of the run."""
+        for path in files_of(self.name, self.directories):
             unlink(path)
-            removed += 1
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def sweep(directories: Sequence[Path]) -> int:
+    """Remove the files of runs whose process is gone (killed, so that it could not); return how many."""
+    removed = 0
+    for lock in [Path(p) for p in files_of(PREFIX, directories) if p.endswith(_LOCK)]:
+        held = _locked(lock)
+        if held is not None:
+            for path in files_of(lock.name.removesuffix(_LOCK), directories):
+                unlink(path)
+                removed += 1
+            os.close(held)
     return removed
+
+
+def _locked(path: Path) -> int | None:
+    """Return a descriptor that holds the lock `path`; None where another process has it or it is not ours to take."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
 
 
 def _rounded(nbytes: int) -> int:

@@ -1,0 +1,95 @@
+"""Ray itself: started quietly on this machine, or joined where RAY_ADDRESS says; ended without leaving a process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+
+SHM = Path("/dev/shm")
+_END_S = 10.0  # that processes have for going away before they are killed
+_STORE_BYTES = 128 << 20  # of Ray's object store where frames go through slabs
+
+_QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a FutureWarning at every start
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+}
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Workers compute with the threads that a stage is given (StageEnv.threads), never with one for each core."""
+
+
+@contextmanager
+def ray_running() -> Iterator[None]:
+    """Have Ray running inside; what was started here is ended, and its processes with it."""
+    if ray.is_initialized():
+        yield
+        return
+    before = {p.pid for p in psutil.Process().children(recursive=True)}
+    # Ray puts its own handlers in; whoever called us wants theirs (Ctrl-C stops a run so that it can be taken up).
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)} if main else {}
+    try:
+        _init()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        yield
+    finally:
+        ours = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
+        ray.shutdown()
+        gone_or_killed(ours)
+
+
+def _init() -> None:
+    """Start Ray, or join it."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    options: dict[str, Any] = {
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "namespace": "limpid",
+        "configure_logging": False,
+    }
+    one_thread = {name: "1" for name in _ONE_THREAD if name not in os.environ}
+    if address:
+        ray.init(address=address, runtime_env={"env_vars": one_thread}, **options)
+        return
+    room = shutil.disk_usage(SHM).free if SHM.is_dir() else 0
+    store = _STORE_BYTES if room > 2 * _STORE_BYTES else 80 << 20
+    # Ray's processes inherit the environment; a runtime_env would keep workers from being started ahead.
+    changed = {**{k: v for k, v in _QUIET.items() if k not in os.environ}, **one_thread}
+    os.environ.update(changed)
+    try:
+        ray.init(num_cpus=os.cpu_count(), object_store_memory=store, **options)
+    finally:
+        for name in changed:
+            os.environ.pop(name, None)
+
+
+def slab_directories() -> tuple[Path, ...]:
+    """Return where results lie in memory that a node's processes share; none where Ray spans several nodes."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
+    if len([node for node in nodes if node["Alive"]]) > 1:
+        return ()
+    return tuple(d for d in (SHM, Path(tempfile.gettempdir())) if d.is_dir() and os.access(d, os.W_OK))
+
+
+def gone_or_killed(processes: list[psutil.Process]) -> None:
+    """Wait until processes have ended; end those that do not by themselves."""
+    _, alive = psutil.wait_procs(processes, timeout=_END_S)
+    for process in alive:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(alive, timeout=_END_S)

@@ -1,0 +1,202 @@
+"""A process that works for streams: it holds boxes (one stage or a chain), or reads a source.
+
+One kind of process for all of it, so that a spare, started and with everything imported, can take any place at once.
+It answers one order at a time, in turn; what stages raise goes back as data, never as an exception.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.calls import Close, Hello, OpenBox, OpenUri, ReadOn, Reply, WorkOn, packed, unpacked
+from actors.ingest import Ingest
+from actors.slab import Slab
+from actors.transport import Inbox, Outbox
+from pipeline.errors import LimpidError, StageError
+from pipeline.flow.boxes import SOURCE
+from pipeline.flow.chain import PooledChain, StreamChain
+from pipeline.wire.ids import StreamId
+from pipeline.wire.items import Item
+
+
+class Broken(LimpidError):
+    """A host raised something that is no error of ours: a bug, told with its class."""
+
+
+class Host:
+    """What a host process does, without Ray.
+
+    Args:
+        slab: what it writes results to; None leaves them to Ray's object store.
+    """
+
+    def __init__(self, slab: Slab | None) -> None:
+        self._slab = slab
+        self._inbox = Inbox()
+        self._outbox = Outbox(slab)
+        self._pooled: dict[str, PooledChain] = {}
+        self._chains: dict[tuple[StreamId, str], tuple[int, StreamChain]] = {}
+        self._failed: dict[tuple[StreamId | None, str], LimpidError] = {}
+        self._sources: dict[StreamId, Ingest] = {}
+
+    def answer(self, order: Any, payloads: Sequence[Any]) -> tuple[Reply, tuple[Any, ...]]:
+        """Carry out an order; return the reply, and what goes beside it through the object store."""
+        made: Mapping[str, Sequence[Item]] = {}
+        try:
+            match order:
+                case WorkOn():
+                    reply, made = self._work(order, payloads)
+                case ReadOn():
+                    reply, made = self._read(order)
+                case OpenBox():
+                    reply = self._open(order)
+                case OpenUri():
+                    reply = self._open_uri(order)
+                case Close():
+                    reply = self._close(order.stream)
+                case Hello():
+                    reply = self._hello(order)
+            sent, beside = self._outbox.send(made)
+            reply = replace(reply, outputs=sent)
+        except StageError as error:
+            reply, beside = Reply(error=_bare(error), node=error.stage), ()
+        except LimpidError as error:
+            reply, beside = Reply(error=_bare(error), fatal=True), ()
+        except Exception as error:  # noqa: BLE001  (the host's border: what is no stage's error is a bug, and is told)
+            broken = Broken(f"{type(error).__name__}: {error}", where="host", hint="this is a bug: report it")
+            reply, beside = Reply(error=broken, fatal=True), ()
+        made = {}
+        return replace(reply, returned=self._inbox.returned()), beside
+
+    # --- orders ----------------------------------------------------------------------------------------------
+
+    def _hello(self, order: Hello) -> Reply:
+        for stream in {s for s, _ in self._chains} | set(self._sources):
+            self._close(stream)
+        if self._slab is not None:
+            self._slab.drop()
+        for module in order.modules:
+            importlib.import_module(module)
+        return Reply(pid=os.getpid())
+
+    def _open(self, order: OpenBox) -> Reply:
+        """Open a box. What goes wrong is the answer to the work that follows, for that has a ticket."""
+        self._failed.pop((order.stream, order.key), None)
+        try:
+            if order.stream is None:
+                self._open_pooled(order)
+            else:
+                self._open_chain(order, order.stream)
+        except LimpidError as error:
+            self._failed[order.stream, order.key] = _bare(error)
+        return Reply()
+
+    def _open_pooled(self, order: OpenBox) -> None:
+        if order.key not in self._pooled:
+            chain = PooledChain(order.box)
+            chain.open(order.env)
+            self._pooled[order.key] = chain
+
+    def _open_chain(self, order: OpenBox, stream: StreamId) -> None:
+        old = self._chains.pop((stream, order.key), None)
+        if old is not None:
+            old[1].close()
+        chain = StreamChain(order.box, stamp=order.stamp, set_aside=order.set_aside, generation=order.generation)
+        self._chains[stream, order.key] = (order.generation, chain)
+        chain.open(order.env, order.checkpoint)
+
+    def _work(self, order: WorkOn, payloads: Sequence[Any]) -> tuple[Reply, Mapping[str, Sequence[Item]]]:
+        self._take_back(order.free)
+        failed = self._failed.get((order.stream, order.key))
+        if failed is not None:
+            raise failed
+        inputs = [[self._inbox.take(lent, payloads) for lent in edge] for edge in order.inputs]
+        if order.stream is None:
+            chain = self._pooled[order.key]
+            made = chain.run(order.span, inputs, stamp=order.stamp, generation=order.generation, finish=order.finish)
+            return Reply(), {name: [item] for name, item in made.items()}
+        generation, stream_chain = self._chains[order.stream, order.key]
+        assert generation == order.generation, f"{order.key} is of generation {generation}, not {order.generation}"
+        fed = stream_chain.feed(order.span, inputs, finish=order.finish)
+        return Reply(checkpoint=fed.checkpoint, ended=fed.ended), fed.outputs
+
+    def _open_uri(self, order: OpenUri) -> Reply:
+        if order.stream not in self._sources:
+            self._sources[order.stream] = Ingest(order.stream, order.uri, order.settings)
+        self._sources[order.stream].seek(order.epoch, order.packet)
+        return Reply()
+
+    def _read(self, order: ReadOn) -> tuple[Reply, Mapping[str, Sequence[Item]]]:
+        self._take_back(order.free)
+        batch = self._sources[order.stream].next()
+        if batch is None:
+            return Reply(ended=True), {SOURCE: ()}
+        return Reply(video=batch.video if batch.span.start == 0 else None), {SOURCE: (batch,)}
+
+    def _close(self, stream: StreamId) -> Reply:
+        for key in [k for k in self._chains if k[0] == stream]:
+            self._chains.pop(key)[1].close()
+        for failed in [k for k in self._failed if k[0] == stream]:
+            del self._failed[failed]
+        source = self._sources.pop(stream, None)
+        if source is not None:
+            source.close()
+        return Reply()
+
+    def _take_back(self, blocks: Sequence[Any]) -> None:
+        if self._slab is not None and blocks:
+            self._slab.free(blocks)
+
+
+def _bare(error: LimpidError) -> LimpidError:
+    """Return an error without its traceback, whose frames would keep the call's arrays alive."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class StageHost:
+    """The actor around a Host.
+
+    Args:
+        name: unique in the run; its slab's files are named after it.
+        directories: where slabs lie; empty: results go through the object store.
+    """
+
+    def __init__(self, name: str, directories: Sequence[str]) -> None:
+        slab = Slab(name, [Path(d) for d in directories]) if directories else None
+        self._host = Host(slab)
+        self._term = 0
+
+    def pid(self) -> int:
+        """Return the process's number."""
+        return os.getpid()
+
+    def answer(self, term: int, returns: int, order: bytes, *payloads: Any) -> Any:
+        """Carry out a packed order.
+
+        Args:
+            term: number of the supervisor that gives it. Once a later one has called, orders of an earlier one, which
+                may still be under way when it is dead, are refused.
+            returns: payloads beside the reply.
+            order: packed.
+            payloads: inputs that travel through the object store.
+
+        Returns:
+            the packed reply; with payloads, a tuple that begins with it.
+        """
+        if term < self._term:
+            reply, beside = Reply(error=LimpidError("the supervisor that asked has been replaced"), fatal=True), ()
+        else:
+            self._term = term
+            reply, beside = self._host.answer(unpacked(order), payloads)
+        if not returns:
+            return packed(reply)
+        return packed(reply), *(beside or ((),) * returns)

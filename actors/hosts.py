@@ -1,0 +1,304 @@
+"""The supervisor's host processes: spares that are ready, places that are taken, orders under way, deaths."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from actors.calls import Hello, Lent, Reply, Sent, Slot, WorkOn, packed, unpacked
+from actors.faults import Verdict, verdict_of
+from actors.slab import Custody, files_of
+from actors.transport import Held, Ref, Stored
+from pipeline.errors import CapacityError, LimpidError, StageError
+
+_CALL_S = 300.0  # a call that takes longer counts as hung, and its process is killed
+_START_S = 120.0  # until a process that was asked for has to be there
+_STARTS = 5  # processes in a row that may die before they are ready
+
+
+class Died(Exception):
+    """The host of a call is gone."""
+
+
+class InputLost(Exception):
+    """An input of a call is gone: the stream has to be taken up from what is durable."""
+
+
+class Host:
+    """One host process, as its supervisor sees it."""
+
+    def __init__(self, name: str, handle: Any) -> None:
+        self.name, self.handle = name, handle
+        self.pid = 0
+        self.alive = True
+        self.users = 0
+        self.loans: dict[int, Ref] = {}
+        self.since: deque[float] = deque()  # when the calls under way were issued
+        self._watchers: list[Callable[[Host], None]] = []
+
+    def watch(self, told: Callable[[Host], None]) -> None:
+        """Have `told` called once, when the process dies."""
+        self._watchers.append(told)
+
+    def unwatch(self, told: Callable[[Host], None]) -> None:
+        """Take back what `watch` was given."""
+        if told in self._watchers:
+            self._watchers.remove(told)
+
+    def lend(self, inputs: Sequence[Sequence[Ref]], first: int) -> tuple[tuple[tuple[Lent, ...], ...], list[Any]]:
+        """Return inputs as an order has them, and the payloads that go beside it; loans are counted from `first`."""
+        payloads: list[Any] = []
+        edges: list[tuple[Lent, ...]] = []
+        for edge in inputs:
+            lents = []
+            for ref in edge:
+                if isinstance(ref, Held):
+                    self.loans[first] = ref
+                    lents.append(Lent(loan=first, where=ref.where))
+                    first += 1
+                else:
+                    if ref.ref not in payloads:
+                        payloads.append(ref.ref)
+                    lents.append(Lent(loan=0, where=Slot(payload=payloads.index(ref.ref), index=ref.index)))
+            edges.append(tuple(lents))
+        return tuple(edges), payloads
+
+    def gone(self) -> list[Callable[[Host], None]]:
+        """Note the death; return who is to be told."""
+        self.alive = False
+        self.loans.clear()
+        watchers, self._watchers = self._watchers, []
+        return watchers
+
+
+class Hosts:
+    """All of them.
+
+    Args:
+        term: of the supervisor.
+        modules: that a spare imports before it counts as ready.
+        directories: where slabs lie; empty if results go through the object store.
+        news: set when the driver should look at `requested`.
+    """
+
+    def __init__(self, *, term: int, modules: Sequence[str], directories: Sequence[Path], news: asyncio.Event) -> None:
+        self.custody = Custody()
+        self.in_slabs = bool(directories)
+        self.requested = 0
+        self.discarded: list[str] = []
+        self._term = term
+        self._modules = tuple(modules)
+        self._directories = tuple(directories)
+        self._keep = self._most = 0
+        self._news = news
+        self._all: dict[str, Host] = {}
+        self._spare: list[Host] = []
+        self._waiting: deque[asyncio.Future[Host]] = deque()
+        self._starting = 0
+        self._failures = 0
+        self._loan = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- processes -------------------------------------------------------------------------------------------
+
+    def begin(self, *, spares: int, first: int) -> None:
+        """Ask for the `first` processes; keep `spares` ready from then on."""
+        self._keep = self._most = first + spares
+        self._refill()
+        self._keep = spares
+
+    def given(self, name: str, handle: Any) -> None:
+        """Take in a process that the driver has made (or that an earlier supervisor had)."""
+        host = Host(name, handle)
+        self._all[name] = host
+        self.spawn(self._greet(host))
+
+    async def take(self) -> Host:
+        """Return a host that nobody else has.
+
+        Raises:
+            CapacityError: none came in time.
+        """
+        if self._spare:
+            host = self._spare.pop(0)
+            self._refill()
+            return host
+        waiter: asyncio.Future[Host] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        self._refill()
+        try:
+            return await asyncio.wait_for(waiter, _START_S)
+        except TimeoutError as error:
+            raise CapacityError(
+                f"no process could be started within {_START_S:.0f} s", where="ray", hint="free CPU and memory"
+            ) from error
+
+    def put_back(self, host: Host) -> None:
+        """Return a host that nobody uses any more."""
+        if host.alive:
+            self._ready(host)
+
+    def discard(self, host: Host) -> None:
+        """End a host's process; nobody is told."""
+        if host.alive:
+            host.gone()
+            self._bury(host)
+
+    def died(self, host: Host) -> None:
+        """Note that a host's process is gone, and tell those who watch it."""
+        if host.alive:
+            watchers = host.gone()
+            self._bury(host)
+            for told in watchers:
+                told(host)
+
+    def everyone(self) -> list[Host]:
+        """Return those that live."""
+        return list(self._all.values())
+
+    def spares(self) -> list[Host]:
+        """Return those that are ready and do nothing."""
+        return list(self._spare)
+
+    def kill_hung(self) -> None:
+        """Kill the processes that have been at one call for too long."""
+        now = time.monotonic()
+        for host in list(self._all.values()):
+            if host.since and now - host.since[0] > _CALL_S:
+                self.died(host)
+
+    # --- orders ----------------------------------------------------------------------------------------------
+
+    def work(self, host: Host, order: WorkOn, inputs: Sequence[Sequence[Ref]], *, exports: int) -> list[Any]:
+        """Issue work; return the references of its answer."""
+        edges, payloads = host.lend(inputs, self._loan + 1)
+        self._loan += sum(len(edge) for edge in edges)
+        order = replace(order, inputs=edges, free=self.custody.freed(host.name))
+        return self.issue(host, order, payloads, exports=exports)
+
+    def issue(self, host: Host, order: object, payloads: Sequence[Any] = (), *, exports: int = 0) -> list[Any]:
+        """Send an order; return the references of its answer. Orders to one host arrive in turn."""
+        host.since.append(time.monotonic())
+        if self.in_slabs or not exports:
+            return [host.handle.answer.remote(self._term, 0, packed(order), *payloads)]
+        method = host.handle.answer.options(num_returns=1 + exports)
+        refs: list[Any] = method.remote(self._term, exports, packed(order), *payloads)
+        return refs
+
+    async def reply(self, host: Host, refs: list[Any]) -> Reply:
+        """Return the answer.
+
+        Raises:
+            Died: the process is gone; those who watch it have been told.
+            InputLost: an input of the call is gone.
+            LimpidError: something that another try cannot help.
+        """
+        try:
+            reply: Reply = unpacked(await refs[0])
+        except RayError as error:
+            verdict, why = verdict_of(error)
+            if verdict is Verdict.REPLAY:
+                raise InputLost(why) from error
+            if verdict is Verdict.FAIL:
+                raise LimpidError(f"{why}: {error}", where=host.name, hint="see the log of Ray") from error
+            self.died(host)
+            raise Died(host.name) from error
+        if host.since:
+            host.since.popleft()
+        for loan in reply.returned:
+            host.loans.pop(loan, None)
+        return reply
+
+    def refs(self, host: Host, reply: Reply, refs: list[Any]) -> dict[str, list[tuple[Sent, Ref]]]:
+        """Return per exported node what the reply tells of each item, and the reference to keep."""
+        made: dict[str, list[tuple[Sent, Ref]]] = {}
+        for name, sents in reply.outputs.items():
+            made[name] = [
+                (
+                    sent,
+                    Stored(refs[1 + sent.where.payload], sent.where.index)
+                    if isinstance(sent.where, Slot)
+                    else Held(sent.where, host.name, self.custody),
+                )
+                for sent in sents
+            ]
+        return made
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside; it handles its own errors."""
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- small things ----------------------------------------------------------------------------------------
+
+    async def _greet(self, host: Host) -> None:
+        self._starting = max(0, self._starting - 1)
+        try:
+            reply = await self.reply(host, self.issue(host, Hello(modules=self._modules)))
+        except (Died, InputLost, LimpidError) as error:
+            self._failures += 1
+            self.died(host)
+            self._fail_waiting(error)
+            return
+        if reply.error is not None:
+            self._failures += 1
+            self._fail_waiting(reply.error)
+            self.discard(host)
+            return
+        self._failures = 0
+        host.pid = reply.pid
+        self._ready(host)
+
+    def _ready(self, host: Host) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(host)
+                return
+        if len(self._spare) < self._most:
+            self._spare.append(host)
+        else:
+            self.discard(host)
+
+    def _bury(self, host: Host) -> None:
+        self._all.pop(host.name, None)
+        if host in self._spare:
+            self._spare.remove(host)
+        self.discarded.append(host.name)
+        self.custody.died(host.name, files_of(f"{host.name}.", self._directories))
+        # What cannot be reached may still live: two must never work on one generation.
+        ray.kill(host.handle, no_restart=True)
+        self._refill()
+
+    def _refill(self) -> None:
+        """Ask the driver for as many processes as are waited for, and the spares."""
+        waiting = sum(1 for w in self._waiting if not w.done())
+        greeted = {h.name for h in self._all.values() if h.pid == 0}
+        missing = waiting + self._keep - len(self._spare) - self._starting - len(greeted)
+        if missing > 0 and self._failures < _STARTS:
+            self._starting += missing
+            self.requested += missing
+            self._news.set()
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        if self._failures < _STARTS:
+            self._refill()
+            return
+        told = (
+            error
+            if isinstance(error, LimpidError)
+            else StageError("processes die while they start", stage="host", span="", hint="see the log of Ray")
+        )
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(told)

@@ -1,0 +1,433 @@
+"""One stream on Ray: hears what hosts answer, lets the flow decide, and carries its actions out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from actors.calls import Close, OpenBox, OpenUri, ReadOn, Reply, WorkOn, packed
+from actors.hosts import Died, Host, Hosts, InputLost
+from actors.pool import Pool, Task
+from actors.seats import Places, Seat
+from actors.transport import Ref
+from pipeline.errors import LimpidError, SourceError, StageError
+from pipeline.flow.boxes import SOURCE, Box
+from pipeline.flow.job import Outcome
+from pipeline.flow.ledger import Ledger
+from pipeline.flow.signals import (
+    Arrived,
+    Completed,
+    Done,
+    Entry,
+    EpochDone,
+    Fail,
+    Failed,
+    HostDied,
+    Lost,
+    Open,
+    OpenSource,
+    Pull,
+    Signal,
+    SourceEnded,
+    SourceLost,
+    Submit,
+    TakeApart,
+)
+from pipeline.stage import StageEnv
+
+_DEATHS = 5  # of one box's process in a row, without an answer in between and with nothing to blame
+_REPLAYS = 3  # from one watermark
+_CLOSE_S = 10.0  # that stages have for closing what they hold
+
+Verdict = tuple[str, LimpidError | None]
+
+
+class StreamRun:
+    """One run of one stream.
+
+    Args:
+        ledger: what is durable of it.
+        boxes: the plan.
+        hosts, places, pool_of: processes, shared with the supervisor's other streams.
+        progressed: called whenever more is durable.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        boxes: tuple[Box, ...],
+        *,
+        hosts: Hosts,
+        places: Places,
+        pool_of: Callable[[Box], Pool],
+        progressed: Callable[[], None],
+    ) -> None:
+        self.ledger = ledger
+        self._job = ledger.job
+        self._boxes = boxes
+        self._hosts, self._places, self._pool_of = hosts, places, pool_of
+        self._progressed = progressed
+        self._flow = ledger.flow(boxes)
+        self._round = 0  # of the flow: counted up when the stream is taken up anew; answers to earlier ones are void
+        self._replays: dict[int, int] = {}
+        self._seats: dict[str, Seat] = {}
+        self._pools: set[Pool] = set()
+        self._source = Seat(SOURCE)
+        self._read_error: LimpidError | None = None
+        self._deaths: dict[str, int] = {}
+        self._verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._last_sink_s = 0.0
+        self._gap_s = 0.0
+
+    async def run(self) -> Outcome:
+        """Carry the flow out to the stream's end, or until `stop`."""
+        if not self._verdict.done():
+            self._guarded(lambda: self._carry_out(self._flow.start()))
+        state, error = await self._verdict
+        self._round += 1
+        await self._close()
+        if state == "completed" and self._read_error is not None:
+            state, error = "failed", self._read_error
+        self.ledger.counts["gap_ms_max"] = round(1000 * self._gap_s)
+        return self.ledger.finish(state, error)
+
+    def stop(self) -> None:
+        """End early: what is written is closed and playable, and a later run takes it up."""
+        self._end("stopped")
+
+    def pids(self) -> dict[str, int]:
+        """Return which process has which role, for tests and for people who look into a run."""
+        roles = {name: seat.host.pid for name, seat in self._seats.items() if seat.host and seat.host.alive}
+        if self._source.host and self._source.host.alive:
+            roles[SOURCE] = self._source.host.pid
+        for pool in self._pools:
+            roles |= {f"{pool.name}.{n}": host.pid for n, host in enumerate(pool.workers)}
+        return roles
+
+    # --- signals in, actions out -----------------------------------------------------------------------------
+
+    def _hear(self, signal: Signal[Ref]) -> None:
+        if not self._verdict.done():
+            self._guarded(lambda: self._carry_out(self._flow.on(signal)))
+
+    def _carry_out(self, actions: Sequence[Any]) -> None:
+        for action in actions:
+            done = self.ledger.progress().frames_done
+            self.ledger.carry_out(action)
+            if self.ledger.progress().frames_done != done:
+                self._progressed()
+            match action:
+                case Submit(box=Box(pooled=True)):
+                    self._submit_pooled(action)
+                case Submit():
+                    self._seats[action.box.name].post(partial(self._feed, self._round, action))
+                case Pull():
+                    self._source.post(partial(self._read, self._round))
+                case Open():
+                    self._open(action)
+                case OpenSource():
+                    self._open_source(action)
+                case EpochDone():
+                    self._leave_seats(keep=True)
+                case TakeApart():
+                    self._leave_seats(keep=False)
+                case Fail(error=error):
+                    self._end("failed", error)
+                case Completed():
+                    self._end("completed")
+
+    def _end(self, state: str, error: LimpidError | None = None) -> None:
+        if not self._verdict.done():
+            self._verdict.set_result((state, error))
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Do something; what goes wrong in it ends the stream, not the supervisor."""
+        try:
+            act()
+        except LimpidError as error:
+            self._end("failed", error)
+        except Exception as error:  # noqa: BLE001  (the stream's border: a bug of ours must not end other streams)
+            what = f"the supervisor raised {type(error).__name__}: {error}"
+            self._end("failed", LimpidError(what, where=self._job.stream, hint="this is a bug: report it"))
+
+    def _take_up(self, why: str) -> None:
+        """Begin again from what is durable, because something that was made is gone."""
+        at = self.ledger.progress().frames_done
+        self._replays[at] = self._replays.get(at, 0) + 1
+        if self._replays[at] > _REPLAYS:
+            self._end("failed", StageError(why, stage="transport", span=str(at), hint="see the log of Ray"))
+            return
+        self.ledger.counts["replays"] += 1
+        self._round += 1
+        self._leave_seats(keep=True)
+        self._flow = self.ledger.flow(self._boxes)
+        self._guarded(lambda: self._carry_out(self._flow.start()))
+
+    # --- the source ------------------------------------------------------------------------------------------
+
+    def _open_source(self, action: OpenSource) -> None:
+        host = self._source.host
+        if host is None or not host.alive:
+            waiting = self._source.host is None and bool(self._source.backlog)
+            if not waiting:
+                self._source = Seat(SOURCE)
+                self._hosts.spawn(self._find_host(self._source))
+        order = OpenUri(
+            stream=self._job.stream,
+            uri=self._job.source,
+            settings=self._job.settings.source,
+            epoch=action.epoch,
+            packet=action.packet,
+        )
+        self._source.post(partial(self._send, order))
+
+    def _read(self, asked: int, host: Host) -> None:
+        order = ReadOn(stream=self._job.stream, free=self._hosts.custody.freed(host.name))
+        refs = self._hosts.issue(host, order, exports=1)
+        self._hosts.spawn(self._on_read(asked, host, refs))
+
+    async def _on_read(self, asked: int, host: Host, refs: list[Any]) -> None:
+        reply = await self._answer(asked, host, refs)
+        if reply is None:
+            return
+        entries = self._entries(host, reply, refs).get(SOURCE, ())
+        if reply.error is not None:
+            # What was read is still processed; the run then says that it is not all.
+            self._read_error = reply.error
+            self._hear(SourceEnded())
+        elif not entries:
+            self._hear(SourceEnded())
+        else:
+            entry = entries[0]
+            self._deaths.pop(SOURCE, None)
+            if reply.video is not None:
+                video = reply.video
+                self._guarded(lambda: self.ledger.epoch_began(entry.span.epoch, video))
+            self._hear(Arrived(entry=entry))
+
+    # --- per-stream boxes ------------------------------------------------------------------------------------
+
+    def _open(self, action: Open) -> None:
+        name = action.box.name
+        old = self._seats.pop(name, None)
+        seat = self._seats[name] = Seat(name, generation=action.generation, alone=action.alone)
+        order = OpenBox(
+            key=name,
+            box=action.box,
+            env=StageEnv(stream=self._job.stream, epoch=self._flow.epoch.epoch, store=self._job.store),
+            stream=self._job.stream,
+            generation=action.generation,
+            checkpoint=action.checkpoint,
+            stamp=self.ledger.stamp,
+            set_aside=action.set_aside,
+        )
+        seat.post(partial(self._send, order))
+        if old is not None and old.host is not None and old.host.alive and not action.alone:
+            seat.sit(old.host)
+            return
+        if old is not None and old.host is not None:
+            self._leave(old, keep=False)
+        host = None if action.alone else self._places.find(name)
+        if host is not None:
+            self._settle_on(seat, host)
+        else:
+            self._hosts.spawn(self._find_host(seat))
+
+    def _feed(self, asked: int, action: Submit[Ref], host: Host) -> None:
+        seat = self._seats.get(action.box.name)
+        if seat is None or seat.generation != action.generation or asked != self._round:
+            return
+        order = self._order(action, key=action.box.name)
+        inputs = [[entry.ref for entry in entries] for entries in action.inputs]
+        refs = self._hosts.work(host, order, inputs, exports=len(action.box.exports))
+        self._hosts.spawn(self._on_work(asked, action, host, refs))
+
+    async def _on_work(self, asked: int, action: Submit[Ref], host: Host, refs: list[Any]) -> None:
+        reply = await self._answer(asked, host, refs)
+        if reply is not None:
+            self._worked(action, host, reply, refs)
+
+    async def _find_host(self, seat: Seat) -> None:
+        try:
+            host = await self._hosts.take()
+        except LimpidError as error:
+            self._end("failed", error)
+            return
+        if self._verdict.done() or (seat is not self._source and self._seats.get(seat.name) is not seat):
+            self._hosts.put_back(host)
+            return
+        self._settle_on(seat, host)
+
+    def _settle_on(self, seat: Seat, host: Host) -> None:
+        host.unwatch(self._on_death)
+        host.watch(self._on_death)
+        if not seat.alone:
+            self._places.join(seat.name, host)
+        self._guarded(lambda: seat.sit(host))
+
+    # --- pooled boxes ----------------------------------------------------------------------------------------
+
+    def _submit_pooled(self, action: Submit[Ref]) -> None:
+        pool = self._pool_of(action.box)
+        self._pools.add(pool)
+        asked = self._round
+        pool.submit(
+            Task(
+                stream=self._job.stream,
+                order=self._order(action, key=pool.key),
+                inputs=[[entry.ref for entry in entries] for entries in action.inputs],
+                answered=lambda host, reply, refs: self._pool_answered(asked, action, host, reply, refs),
+                lost=lambda: self._hear(Lost(ticket=action.ticket)) if asked == self._round else None,
+                failed=lambda error: self._call_failed(asked, error),
+            ),
+            alone=action.alone,
+        )
+
+    def _pool_answered(self, asked: int, action: Submit[Ref], host: Host, reply: Reply, refs: list[Any]) -> None:
+        if asked == self._round:
+            self._worked(action, host, reply, refs)
+
+    # --- answers ---------------------------------------------------------------------------------------------
+
+    async def _answer(self, asked: int, host: Host, refs: list[Any]) -> Reply | None:
+        """Return a call's reply; None where there is none, or nobody waits for it any more."""
+        try:
+            reply = await self._hosts.reply(host, refs)
+        except Died:
+            return None  # _on_death has seen to it
+        except (InputLost, LimpidError) as error:
+            self._call_failed(asked, error)
+            return None
+        return reply if asked == self._round else None
+
+    def _call_failed(self, asked: int, error: Exception) -> None:
+        if asked != self._round or self._verdict.done():
+            return
+        if isinstance(error, LimpidError):
+            self._end("failed", error)
+        else:
+            self._take_up(str(error))
+
+    def _worked(self, action: Submit[Ref], host: Host, reply: Reply, refs: list[Any]) -> None:
+        if reply.error is not None:
+            self.ledger.counts["retries"] += 0 if reply.fatal else 1
+            self._hear(Failed(ticket=action.ticket, error=reply.error, node=reply.node, fatal=reply.fatal))
+            return
+        self._deaths.pop(action.box.name, None)
+        if action.box.sinks:
+            now = time.monotonic()
+            if self._last_sink_s:
+                self._gap_s = max(self._gap_s, now - self._last_sink_s)
+            self._last_sink_s = now
+        self._hear(
+            Done(
+                ticket=action.ticket,
+                outputs=self._entries(host, reply, refs),
+                checkpoint=reply.checkpoint,
+                ended=reply.ended,
+            )
+        )
+
+    def _entries(self, host: Host, reply: Reply, refs: list[Any]) -> dict[str, tuple[Entry[Ref], ...]]:
+        made = self._hosts.refs(host, reply, refs)
+        return {
+            name: tuple(Entry(span=sent.span, ref=ref, nbytes=sent.nbytes) for sent, ref in items)
+            for name, items in made.items()
+        }
+
+    def _on_death(self, host: Host) -> None:
+        if self._verdict.done():
+            return
+        if self._source.host is host and self._dies(SOURCE):
+            what = "whoever reads the source dies"
+            self._end("failed", SourceError(what, where=self._job.source, hint="try another file"))
+            return
+        if self._source.host is host:
+            self.ledger.counts["restarts.ingest"] += 1
+            self._hear(SourceLost())
+        for seat in [s for s in self._seats.values() if s.host is host]:
+            if self._dies(seat.name):
+                why = "its process dies as soon as it is there"
+                self._end("failed", StageError(why, stage=seat.name, span="", hint="see the log of Ray"))
+                return
+            self._hear(HostDied(box=seat.name, generation=seat.generation))
+
+    def _dies(self, role: str) -> bool:
+        """Count a death without an answer since the last one; say whether they are too many."""
+        self._deaths[role] = self._deaths.get(role, 0) + 1
+        return self._deaths[role] > _DEATHS
+
+    # --- orders ----------------------------------------------------------------------------------------------
+
+    def _order(self, action: Submit[Ref], *, key: str) -> WorkOn:
+        stamp = self.ledger.stamp
+        return WorkOn(
+            key=key,
+            stream=None if action.box.pooled else self._job.stream,
+            generation=action.generation,
+            span=action.span,
+            inputs=(),
+            finish=action.finish,
+            stamp=replace(stamp, set_aside=action.set_aside) if action.set_aside else stamp,
+        )
+
+    def _send(self, order: object, host: Host) -> None:
+        """Send an order whose answer says nothing but that it has been carried out."""
+        refs = self._hosts.issue(host, order)
+        self._hosts.spawn(self._acknowledged(self._round, host, refs))
+
+    async def _acknowledged(self, asked: int, host: Host, refs: list[Any]) -> None:
+        reply = await self._answer(asked, host, refs)
+        if reply is not None and reply.error is not None:
+            self._end("failed", reply.error)
+
+    # --- leaving ---------------------------------------------------------------------------------------------
+
+    def _leave_seats(self, *, keep: bool) -> None:
+        """Have every box closed; `keep`: its host is for the same box again."""
+        seats, self._seats = self._seats, {}
+        for seat in seats.values():
+            seat.post(partial(self._send, Close(stream=self._job.stream)))
+            self._leave(seat, keep=keep)
+
+    def _leave(self, seat: Seat, *, keep: bool) -> None:
+        host = seat.host
+        if host is None:
+            return
+        host.unwatch(self._on_death)
+        if seat.alone:
+            self._hosts.discard(host)
+        elif self._places.leave(seat.name, host, keep=keep and host.alive):
+            self._hosts.put_back(host)
+
+    async def _close(self) -> None:
+        """Close what the stream has everywhere; a host that does not answer in time is ended."""
+        for pool in self._pools:
+            pool.forget(self._job.stream)
+        seats = [s for s in (*self._seats.values(), self._source) if s.host is not None and s.host.alive]
+        self._seats = {}
+        closing: list[Coroutine[Any, Any, None]] = [self._close_seat(seat) for seat in seats]
+        await asyncio.gather(*closing)
+
+    async def _close_seat(self, seat: Seat) -> None:
+        host = seat.host
+        assert host is not None
+        host.unwatch(self._on_death)
+        try:
+            refs = self._hosts.issue(host, Close(stream=self._job.stream))
+            await asyncio.wait_for(self._hosts.reply(host, refs), _CLOSE_S)
+        except (TimeoutError, InputLost, LimpidError):
+            self._hosts.died(host)
+        except Died:
+            return
+        self._leave(seat, keep=False)
+
+
+def key_of(box: Box) -> str:
+    """Return what tells a pooled box from others: its stages and all of their settings."""
+    return f"{box.name}-{hashlib.sha256(packed(box)).hexdigest()[:16]}"
