@@ -126,17 +126,17 @@ class Stage(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
-    @classmethod
-    def pin(cls, config: Any) -> Any:
-        """Return `config` with what would be chosen at start-up and decides bytes made explicit ("auto" to a name).
-
-        Called once when a stream begins; the result is kept in its manifest, so that every later run repeats it.
-        """
-        return config
-
     def open(self, env: StageEnv) -> None:
         """Get ready: device, weights, store. Raises ModelError or StorageError."""
         self.env = env
+
+    def stamp(self) -> Stamp:
+        """Return what this (opened) stage chose at `open` and what decides its bytes: model, runtime, threads.
+
+        Asked once when a stream begins; the answer is durable, goes with all of the stream's work, and is repeated by
+        every later run of it.
+        """
+        return Stamp()
 
     def close(self) -> None:
         """Let go of everything, in bounded time; safe after a failed open."""

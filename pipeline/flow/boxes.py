@@ -22,6 +22,7 @@ class Box:
     """Nodes that run in one process, and how the flow has to feed them.
 
     Attributes:
+        name: the nodes' names joined by "+".
         nodes: in topological order.
         pooled: any worker may do any span; else one object a stream, spans in order.
         packets: driven by the source's packets; else by frames.
@@ -32,6 +33,7 @@ class Box:
         sinks: nodes of the box that make things durable.
     """
 
+    name: str
     nodes: tuple[Node, ...]
     pooled: bool
     packets: bool
@@ -40,11 +42,6 @@ class Box:
     inputs: tuple[str, ...]
     exports: tuple[str, ...]
     sinks: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The nodes' names joined by "+"."""
-        return "+".join(node.name for node in self.nodes)
 
 
 def is_pooled(node: Node) -> bool:
@@ -99,6 +96,7 @@ def _box(graph: Graph, nodes: tuple[Node, ...]) -> Box:
     ]
     first = nodes[0].stage.spec
     return Box(
+        name=where,
         nodes=nodes,
         pooled=pooled,
         packets=inputs == [SOURCE],

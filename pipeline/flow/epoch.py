@@ -137,8 +137,9 @@ class EpochFlow(Generic[Ref]):
         self._failures: dict[tuple[str, int], int] = {}
         self._pulling = pulling
         self._packets_to = packets[-1].span.stop if packets else position.packet if position else 0
-        self._start = position
-        self._saved = self._position_start()
+        self._saved = position or Position(epoch=epoch, packet=0, watermark=0, checkpoint={})
+        self._keep_packets_from = self._saved.packet
+        self._cut_moved = False
         self._over = False
         for entry in packets:
             self._shelves[SOURCE].put(entry)
@@ -292,6 +293,7 @@ class EpochFlow(Generic[Ref]):
                     actions.append(Release(ref=entry.ref))
         if done.checkpoint is not None:
             state.checkpoints.append(done.checkpoint)
+            self._cut_moved = True
         if done.ended:
             state.ended = True
             for name in state.box.exports:
@@ -359,9 +361,12 @@ class EpochFlow(Generic[Ref]):
             return [*actions, Save(position=position), EpochDone(epoch=self.epoch, frames=position.watermark)]
         for box in reversed(self._boxes):
             actions += self._sweep_back(self._states[box.name])
-        position = self.position()
-        actions += self._save(position)
-        actions += self._release(position.packet)
+        if self._cut_moved:
+            self._cut_moved = False
+            position = self.position()
+            self._keep_packets_from = position.packet
+            actions += self._save(position)
+        actions += self._release()
         for box in self._boxes:
             actions += self._submit(self._states[box.name])
         actions += self._pull()
@@ -444,10 +449,13 @@ class EpochFlow(Generic[Ref]):
                 del state.checkpoints[:index]
                 return
 
-    def _release(self, packet: int) -> list[Action[Ref]]:
+    def _release(self) -> list[Action[Ref]]:
         actions: list[Action[Ref]] = []
         for name, shelf in self._shelves.items():
-            low = packet if name == SOURCE else min(self._low_of(taker, name) for taker in self._takers[name])
+            if name == SOURCE:
+                low = self._keep_packets_from
+            else:
+                low = min(self._low_of(taker, name) for taker in self._takers[name])
             actions += [Release(ref=entry.ref) for entry in shelf.drop_before(low)]
         return actions
 
@@ -575,9 +583,6 @@ class EpochFlow(Generic[Ref]):
 
     def _span(self, start: int, stop: int) -> Span:
         return Span(stream=self.stream, epoch=self.epoch, start=start, stop=stop)
-
-    def _position_start(self) -> Position:
-        return self._start or Position(epoch=self.epoch, packet=0, watermark=0, checkpoint={})
 
 
 def _starts(box: Box, checkpoint: Checkpoint | None) -> dict[str, int]:

@@ -31,14 +31,12 @@ class Progress:
     Attributes:
         state: "connecting", "running", "completed", "stopped", "failed".
         frames_done: frames that are durable in every sink, over all epochs.
-        position_s: content time that these reach, seconds; 0 until known.
         fps: frames made durable a second of wall time since the start.
     """
 
     stream: StreamId
     state: str
     frames_done: int
-    position_s: float
     fps: float
 
 

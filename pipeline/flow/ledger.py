@@ -17,14 +17,16 @@ from pipeline.flow.boxes import Box, groups_of, make_boxes
 from pipeline.flow.job import Job, Outcome, Progress
 from pipeline.flow.signals import EpochDone, Fail, Open, Position, Report, Save, SetAside
 from pipeline.flow.stream import StreamFlow
-from pipeline.graph import Graph, Node, graph_of
+from pipeline.graph import Graph, graph_of
 from pipeline.media.hls import close_playlists
+from pipeline.stage import StageEnv
 from pipeline.store import manifest as manifests
 from pipeline.store.eventlog import write_events
 from pipeline.store.manifest import Manifest, Watermark
 from pipeline.store.objects import Store, open_store
-from pipeline.store.redact import redact
-from pipeline.store.stamps import StampLog
+from pipeline.store.parquet import operational_count
+from pipeline.store.redact import redact, redact_all
+from pipeline.store.stamps import StampEntry, StampLog
 from pipeline.wire.acks import Stamp
 from pipeline.wire.events import Event
 from pipeline.wire.packets import Codec
@@ -39,8 +41,8 @@ class Ledger:
     """The durable side of one stream's run.
 
     Attributes:
-        graph: with every choice made explicit (`Stage.pin`), so that a later run makes the same bytes.
-        stamp: what decides the bytes of the whole stream beside its input.
+        graph: as the stream's first run had it.
+        stamp: what decides the bytes of the whole stream beside its input; chosen by the first run.
         completed: an earlier run finished the stream; there is nothing to do.
 
     Raises:
@@ -62,16 +64,19 @@ class Ledger:
         found = manifests.load(self.store)
         fresh = found is None
         if found is None:
-            self.graph = pin(wanted)
+            self.graph = wanted
+            self.stamps = StampLog(self.store)
+            if not self.stamps.entries:
+                self.stamps.append([StampEntry(epoch=0, seq=0, stamp=choose_stamp(self.graph))])
             self._manifest = self._first()
         else:
             _check_same(job, found, self.store.url)
             modules = job.settings.stage_modules
             self.graph = Graph.from_dict(found.graph, allowed_modules=modules, where=f"{self.store.url}/manifest.json")
+            self.stamps = StampLog(self.store)
             self._manifest = found
         self.completed = self._manifest.state == manifests.COMPLETED
-        self.stamps = StampLog(self.store)
-        self.stamp = Stamp(model=self._manifest.models.get("enhance", ""), runtime=self._manifest.runtime)
+        self.stamp = self.stamps.at(0, 0)
         self._frames_before = self._manifest.counts.get("frames_of_earlier_epochs", 0)
         self._frames_at_start = self._frames_before + self._manifest.watermark.seq
         if not self.completed:
@@ -134,6 +139,7 @@ class Ledger:
 
     def event(self, event: Event) -> None:
         """Write an event of the run, durable when this returns."""
+        event = replace(event, occurrence=operational_count(self.store, "events") + 1)
         write_events(self.store, [event], captured_ns=time.time_ns())
         self.counts[f"events.{event.type}"] += 1
 
@@ -181,22 +187,21 @@ class Ledger:
             stream=self.job.stream,
             state=state,
             frames_done=frames,
-            position_s=0.0,
             fps=(frames - self._frames_at_start) / seconds if seconds > 0 else 0.0,
         )
 
     # --- small things --------------------------------------------------------------------------------------------
 
     def _first(self) -> Manifest:
-        model, runtime = enhancement_of(self.graph)
+        stamp = self.stamps.at(0, 0)
         return Manifest(
             id=self.job.stream,
             source=self.job.source,
             config=self.job.settings.to_dict(),
             graph=self.graph.to_dict(),
             plan={"name": self.job.settings.flow.plan},
-            models={"enhance": model} if model else {},
-            runtime=runtime,
+            models={"enhance": stamp.model} if stamp.model else {},
+            runtime=stamp.runtime,
         )
 
     def _position(self) -> Position | None:
@@ -232,18 +237,18 @@ class Ledger:
         return Event(type="stream.state_changed", stream=self.job.stream, epoch=0, seq=-1, data=data)
 
 
-def pin(graph: Graph) -> Graph:
-    """Return the graph with every choice that decides bytes made explicit (`Stage.pin`)."""
-    nodes = (Node(name=n.name, stage=n.stage, config=n.stage.pin(n.config), inputs=n.inputs) for n in graph.nodes)
-    return Graph(name=graph.name, nodes=tuple(nodes))
-
-
-def enhancement_of(graph: Graph) -> tuple[str, str]:
-    """Return the model and the runtime that a pinned graph's enhance stage names; "" where there is none."""
+def choose_stamp(graph: Graph) -> Stamp:
+    """Return what the stages that need weights choose on this machine (runtime, threads) and load (model's version)."""
+    stamp = Stamp()
     for node in graph.nodes:
-        if node.stage.spec.name == "enhance":
-            return str(getattr(node.config, "model", "")), str(getattr(node.config, "runtime", ""))
-    return "", ""
+        if node.stage.spec.models:
+            stage = node.build()
+            try:
+                stage.open(StageEnv())
+                stamp = stage.stamp()
+            finally:
+                stage.close()
+    return stamp
 
 
 def wipe(store: Store) -> None:
@@ -259,7 +264,7 @@ def _check_same(job: Job, found: Manifest, where: str) -> None:
     hint = "name another directory, or add --overwrite to start anew"
     if found.id != job.stream or found.source != redact(job.source):
         raise ConfigError(f"it holds stream '{found.id}' of {found.source}", where=where, hint=hint)
-    wanted, had = _flat(job.settings.to_dict()), _flat(found.config)
+    wanted, had = _flat(redact_all(job.settings.to_dict())), _flat(found.config)
     changed = sorted(
         f"{key} was {had.get(key)!r} and is now {wanted.get(key)!r}"
         for key in wanted.keys() | had.keys()

@@ -33,6 +33,7 @@ class Event:
         type: one of EVENT_TYPES.
         stream, epoch, seq: where in the content it happened (seq: first frame concerned; -1: none).
         data: JSON-able details.
+        occurrence: of an event of the run, its number in the stream's log, for the same may happen again; else 0.
     """
 
     type: str
@@ -40,6 +41,7 @@ class Event:
     epoch: int
     seq: int
     data: Mapping[str, Any] = field(default_factory=dict)
+    occurrence: int = 0
 
     def __post_init__(self) -> None:
         if self.type not in EVENT_TYPES:
@@ -48,7 +50,8 @@ class Event:
     @property
     def event_id(self) -> str:
         """The event's name: the same occurrence has the same name after any restart."""
-        return f"{self.stream}-{self.epoch}-{self.seq}-{self.type}"
+        name = f"{self.stream}-{self.epoch}-{self.seq}-{self.type}"
+        return f"{name}-{self.occurrence}" if self.occurrence else name
 
     def data_json(self) -> str:
         """Return the details as canonical JSON."""
