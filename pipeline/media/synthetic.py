@@ -247,7 +247,7 @@ class Scene:
         )
         warp = view.homography_from(static.view)
         # Furniture is in the panorama: it is drawn again only where something may have covered it.
-        near = [cut for thing in placed(static, view, warp) if (cut := _touched(thing, touched)) is not None]
+        near = _touched(placed(static, view, warp), touched)
         for layer in sorted([*layers, *(moved(thing, warp) for thing in near)], key=lambda layer: layer.key):
             layer.blend(canvas)
         return layers
@@ -325,17 +325,17 @@ def _box(layer: Layer) -> Box:
     return layer.left, layer.top, layer.left + width, layer.top + height
 
 
-def _touched(thing: Placed, boxes: list[Box]) -> Placed | None:
-    """Return the part of a thing within which all boxes meet it; None when none does."""
-    x0, y0, x1, y1 = thing.box
-    cuts = [(max(x0, a), max(y0, b), min(x1, c), min(y1, d)) for a, b, c, d in boxes]
-    met = [cut for cut in cuts if cut[0] < cut[2] and cut[1] < cut[3]]
-    if not met:
-        return None
-    left, top, right, bottom = (list(edge) for edge in zip(*met, strict=True))
-    return Placed(
-        thing.layer, (math.floor(min(left)), math.floor(min(top)), math.ceil(max(right)), math.ceil(max(bottom)))
-    )
+def _touched(things: list[Placed], boxes: list[Box]) -> list[Placed]:
+    """Return the part of each thing within which boxes meet it, for those that any box meets."""
+    if not things or not boxes:
+        return []
+    a, b = np.array([thing.box for thing in things], np.float64)[:, None], np.array(boxes)[None]
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    met = (low < high).all(axis=2)[..., None]
+    first = np.floor(np.where(met, low, np.inf).min(axis=1))
+    last = np.ceil(np.where(met, high, -np.inf).max(axis=1))
+    found = zip(things, met.any(axis=(1, 2)).tolist(), first.tolist(), last.tolist(), strict=True)
+    return [Placed(t.layer, (int(p[0]), int(p[1]), int(q[0]), int(q[1]))) for t, hit, p, q in found if hit]
 
 
 @lru_cache(maxsize=1)

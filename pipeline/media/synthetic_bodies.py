@@ -110,7 +110,9 @@ def solid(body: Body, way: int, shaded: bool) -> Solid:
     inside = np.array([0, 0, 0.45 * body.size_m[2]])
     normals, middles = np.zeros((len(faces), 3)), np.array([face.mean(axis=0) for face in faces])
     for k, face in enumerate(faces):
-        normal = np.cross(face[1] - face[0], face[2] - face[0])
+        normal = np.cross(face, np.roll(face, -1, axis=0)).sum(
+            axis=0
+        )  # Newell's: any outline, also with corners in line
         long = float(np.linalg.norm(normal))
         if long > 1e-9:
             normals[k] = normal / long * (1 if normal @ (middles[k] - inside) > 0 else -1)

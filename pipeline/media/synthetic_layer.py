@@ -132,12 +132,13 @@ class Layer:
 
 
 def _inverse_depth(view: View, points: Array) -> Array:
-    """Return a, b, c of 1/depth = a·u + b·v + c on the plane through three world points (3, 3).
+    """Return a, b, c of 1/depth = a·u + b·v + c on the plane of an outline (K, 3) in the world.
 
     With n·X = d in camera axes and X = depth·K⁻¹(u, v, 1): 1/depth = n·K⁻¹(u, v, 1) / d.
     """
-    seen = (points[:3] - view.centre) @ view.rotation.T
-    normal = np.cross(seen[1] - seen[0], seen[2] - seen[0])
+    seen = (points - view.centre) @ view.rotation.T
+    normal = np.cross(seen, np.roll(seen, -1, axis=0)).sum(axis=0)
+    normal = normal / max(float(np.linalg.norm(normal)), 1e-12)
     distance = float(normal @ seen[0])
     if abs(distance) < 1e-9:  # seen edge-on: nothing of it is drawn
         return np.array([0.0, 0.0, 1 / max(float(seen[0, 2]), 1e-3)])

@@ -109,11 +109,15 @@ class People:
 
     def layers(self, t: float, view: View) -> Iterator[tuple[Layer, Layer | None]]:
         """Yield everybody in the picture as (person, shadow); a shadow is a patch whose alpha darkens."""
-        for number in range(self._count):
-            walk = self.walk(number, t)
-            tall = float(self._tall[number])
-            foot = np.array([walk.x_m, walk.y_m, 0.0])
-            ends, depth = view.project(foot + np.array([[0, 0, 0], [0, 0, tall]]))
+        if not self._count:
+            return
+        walks = [self.walk(number, t) for number in range(self._count)]
+        heights = self._tall.tolist()
+        ground = [(walk.x_m, walk.y_m, 0.0) for walk in walks]
+        heads = [(walk.x_m, walk.y_m, tall) for walk, tall in zip(walks, heights, strict=True)]
+        pixels, depths = view.project(np.array([ground, heads]).reshape(-1, 3))
+        both, deep = pixels.reshape(2, -1, 2).swapaxes(0, 1), depths.reshape(2, -1).T
+        for number, (walk, tall, ends, depth) in enumerate(zip(walks, heights, both, deep, strict=True)):
             if depth.min() < 1.5 or walk.fade <= 0.02:
                 continue
             reach = 0.6 * view.focal_px * tall / float(depth[0])

@@ -6,7 +6,8 @@ pixel's ray meets the nearest of them, which gives colour and depth from one com
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
@@ -28,6 +29,7 @@ _BANDS_M = (-6.7, -6.0, -4.0, 0.0, 4.0, 6.0, 6.7)
 _GROUND, _LEFT, _RIGHT, _END, _SKY = range(5)
 _NEAR_M = 34.0  # the ground nearer than this has a finer texture
 _FIRST_M = -4.0
+_BAND_PX = 64
 
 
 def order(view: View, x_m: float, depth_m: float) -> tuple[float, float]:
@@ -36,8 +38,8 @@ def order(view: View, x_m: float, depth_m: float) -> tuple[float, float]:
     Strips run along the street and are split by vertical planes, so what stands in a strip farther from the
     camera's own can never hide what stands in a nearer one, however long the things are.
     """
-    own, strip = np.searchsorted(_BANDS_M, (view.centre[0], x_m))
-    return -abs(float(strip - own)), -depth_m
+    own, strip = bisect_left(_BANDS_M, float(view.centre[0])), bisect_left(_BANDS_M, x_m)
+    return -float(abs(strip - own)), -depth_m
 
 
 class Surfaces(NamedTuple):
@@ -83,10 +85,10 @@ class Board(NamedTuple):
 
 
 class Wall(NamedTuple):
-    """A facade: colour, opacity, and how world points map to it."""
+    """A facade: pyramids of its colour and of its opacity, and its signs."""
 
-    rgb: Bytes
-    opaque: Bytes
+    rgb: list[Bytes]
+    opaque: list[Bytes]
     boards: list[Board]
 
 
@@ -123,11 +125,11 @@ class Street:
         self._seed = seed
         self.ppm = float(np.clip(width_px / 640 * 48, 12, 110))
         ppm = self.ppm
-        self._near = textures.ground(
-            self._random(1), ppm, y0_m=_FIRST_M, y1_m=_NEAR_M, half_road_m=ROAD_M, half_m=FACADE_M
+        self._near = _pyramid(
+            textures.ground(self._random(1), ppm, y0_m=_FIRST_M, y1_m=_NEAR_M, half_road_m=ROAD_M, half_m=FACADE_M)
         )
-        self._far = textures.ground(
-            self._random(2), ppm / 3, y0_m=_NEAR_M, y1_m=END_M, half_road_m=ROAD_M, half_m=FACADE_M
+        self._far = _pyramid(
+            textures.ground(self._random(2), ppm / 3, y0_m=_NEAR_M, y1_m=END_M, half_road_m=ROAD_M, half_m=FACADE_M)
         )
         names = [textures.SHOPS[k] for k in self._random(3).permutation(len(textures.SHOPS))]
         half = len(names) // 2
@@ -143,31 +145,40 @@ class Street:
         self.boards = [board for wall in self._walls.values() for board in wall.boards]
 
     def static(self, view: View) -> Static:
-        """Render the panorama of a mount; takes about a second for 1280×720."""
+        """Render the panorama of a mount, in bands of rows: all of it at once would take ten times the memory."""
         fine = 2 if view.width_px * view.height_px < 2_600_000 else 1
-        big = View(
-            centre=view.centre,
-            rotation=view.rotation,
-            focal_px=view.focal_px * fine,
-            u0=view.u0 * fine + (fine - 1) / 2,
-            v0=view.v0 * fine + (fine - 1) / 2,
-            width_px=view.width_px * fine,
-            height_px=view.height_px * fine,
-        )
-        seen = surfaces(big)
-        rgb = self._sky(big)
-        hole = np.full(seen.plane.shape, 255, np.uint8)
-        self._paint_ground(big, seen, rgb, hole)
-        for plane in (_LEFT, _RIGHT, _END):
-            self._paint_wall(big, seen, plane, rgb, hole)
-        hole[seen.plane == _SKY] = 0
-        size = (view.width_px, view.height_px)
-        panorama = yuv(np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8))
-        open_sky = np.asarray(cv2.resize(hole, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        panorama = np.empty((view.height_px, view.width_px, 3), np.uint8)
+        open_sky = np.empty((view.height_px, view.width_px), np.uint8)
+        sky = self._sky(view)
+        for top in range(0, view.height_px, _BAND_PX):
+            rows = slice(top, min(top + _BAND_PX, view.height_px))
+            band = replace(
+                view,
+                focal_px=view.focal_px * fine,
+                u0=view.u0 * fine + (fine - 1) / 2,
+                v0=(view.v0 - top) * fine + (fine - 1) / 2,
+                width_px=view.width_px * fine,
+                height_px=(rows.stop - top) * fine,
+            )
+            rgb, hole = self._paint(band, sky[rows])
+            size = (view.width_px, rows.stop - top)
+            panorama[rows] = yuv(np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8))
+            open_sky[rows] = cv2.resize(hole, size, interpolation=cv2.INTER_NEAREST)
         layers = sorted(self._furniture(view), key=lambda layer: layer.key)
         for layer in layers:
             layer.blend(panorama)
         return Static(view=view, panorama=panorama, open_sky=open_sky, furniture=tuple(layers))
+
+    def _paint(self, view: View, sky: Bytes) -> tuple[Bytes, Bytes]:
+        """Return (H, W, 3) R'G'B' of the street, and 255 where the sky shows though a wall's plane is there."""
+        seen = surfaces(view)
+        rgb = np.asarray(cv2.resize(sky, (view.width_px, view.height_px), interpolation=cv2.INTER_LINEAR), np.uint8)
+        hole = np.full(seen.plane.shape, 255, np.uint8)
+        self._paint_ground(view, seen, rgb, hole)
+        for plane in (_LEFT, _RIGHT, _END):
+            self._paint_wall(view, seen, plane, rgb, hole)
+        hole[seen.plane == _SKY] = 0
+        return rgb, hole
 
     def _random(self, *what: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, 7, *what))
@@ -182,7 +193,7 @@ class Street:
         for sign in signs:
             ends = [(sign.u0_m, sign.z1_m), (sign.u1_m, sign.z1_m), (sign.u1_m, sign.z0_m), (sign.u0_m, sign.z0_m)]
             boards.append(Board(sign.text, np.array([_at(plane, u, z) for u, z in ends])))
-        return Wall(rgb, opaque, boards)
+        return Wall(_pyramid(rgb), [opaque], boards)
 
     def _sky(self, view: View) -> Bytes:
         """Return (H, W, 3) blue with clouds; made at a quarter of the size, since nothing in it is sharp."""
@@ -263,11 +274,18 @@ def _at(plane: int, u_m: float, z_m: float) -> tuple[float, float, float]:
     return u_m - FACADE_M, END_M, z_m
 
 
-def _remap(texture: Bytes, u: Floats, v: Floats, *, foot: Floats, here: NDArray[np.bool_], out: Bytes) -> None:
+def _pyramid(texture: Bytes) -> list[Bytes]:
+    """Return the texture and up to five halvings of it, none narrower than 4 px."""
+    levels = [texture]
+    while len(levels) < 6 and min(levels[-1].shape[:2]) >= 8:
+        levels.append(np.asarray(cv2.pyrDown(levels[-1]), np.uint8))
+    return levels
+
+
+def _remap(pyramid: list[Bytes], u: Floats, v: Floats, *, foot: Floats, here: NDArray[np.bool_], out: Bytes) -> None:
     """Sample a texture at (u, v) where `here`, from the pyramid level whose pixel is as large as `foot`."""
-    level_of = np.clip(np.rint(np.log2(np.maximum(foot, 1e-3))), 0, 5)
-    level = texture
-    for number in range(6):
+    level_of = np.clip(np.rint(np.log2(np.maximum(foot, 1e-3))), 0, len(pyramid) - 1)
+    for number, level in enumerate(pyramid):
         part = here & (level_of == number)
         rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
         if rows.size:
@@ -277,9 +295,6 @@ def _remap(texture: Bytes, u: Floats, v: Floats, *, foot: Floats, here: NDArray[
             map_v = (v[box] * scale - np.float32(0.5)).astype(np.float32)
             got = cv2.remap(level, map_u, map_v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             out[box][part[box]] = got[part[box]]
-        if min(level.shape[:2]) < 4:
-            break
-        level = np.asarray(cv2.pyrDown(level), np.uint8)
 
 
 def _billboard(patch: Bytes, right: Array, x: float, y: float, *, tall_m: float, aspect: float) -> Furniture:
