@@ -29,6 +29,7 @@ MAIN = "hls/main"
 AUDIO = "hls/audio"
 MASTER = "hls/index.m3u8"
 _PLAYLIST = "index.m3u8"
+_PLAYED_EVERYWHERE = ("mp4a.40", "opus")  # measured: Chromium's Media Source Extensions refuse MP3 and AC-3 in fMP4
 _END = "#EXT-X-ENDLIST\n"
 _NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.m4s")
 
@@ -227,24 +228,32 @@ def _master(store: Objects) -> str | None:
     video_entries = _entries(store, MAIN, video)
     audio = read(store, AUDIO)
     audio_entries = _entries(store, AUDIO, audio) if audio is not None else []
-    codecs = dict.fromkeys(e.codecs for e in (*video_entries, *audio_entries))
     largest = max(video_entries, key=lambda e: e.width_px * e.height_px)
-    playlists = [p for p in (video, audio) if p is not None and p.segments]
+    size = f"RESOLUTION={largest.width_px}x{largest.height_px}"
+    lines = ["#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS"]
+    if audio is not None and audio_entries:
+        lines += [
+            (
+                '#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="audio",NAME="audio",DEFAULT=YES,AUTOSELECT=YES,'
+                f'CHANNELS="{audio_entries[0].channels}",URI="audio/{_PLAYLIST}"'
+            ),
+            f'#EXT-X-STREAM-INF:{_rates(video, audio)},{_codecs(video_entries + audio_entries)},{size},AUDIO="audio"',
+            f"main/{_PLAYLIST}",
+        ]
+    if not audio_entries or not all(e.codecs.startswith(_PLAYED_EVERYWHERE) for e in audio_entries):
+        # For players that would refuse the variant above for its audio. Not always: FFmpeg opens every variant.
+        lines += [f"#EXT-X-STREAM-INF:{_rates(video)},{_codecs(video_entries)},{size}", f"main/{_PLAYLIST}"]
+    return "\n".join(lines) + "\n"
+
+
+def _rates(*playlists: Playlist) -> str:
     peak = sum(max(s.kbps for s in p.segments) for p in playlists)
     mean = sum(_mean_kbps(p.segments) for p in playlists)
-    lines = ["#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS"]
-    if audio_entries:
-        lines.append(
-            '#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="audio",NAME="audio",DEFAULT=YES,AUTOSELECT=YES,'
-            f'CHANNELS="{audio_entries[0].channels}",URI="audio/{_PLAYLIST}"'
-        )
-    lines.append(
-        f"#EXT-X-STREAM-INF:BANDWIDTH={peak * 1000},AVERAGE-BANDWIDTH={mean * 1000},"
-        f'CODECS="{",".join(codecs)}",RESOLUTION={largest.width_px}x{largest.height_px}'
-        + (',AUDIO="audio"' if audio_entries else "")
-    )
-    lines.append(f"main/{_PLAYLIST}")
-    return "\n".join(lines) + "\n"
+    return f"BANDWIDTH={peak * 1000},AVERAGE-BANDWIDTH={mean * 1000}"
+
+
+def _codecs(entries: Sequence[Entry]) -> str:
+    return f'CODECS="{",".join(dict.fromkeys(e.codecs for e in entries))}"'
 
 
 def init_name(folder: str, epoch: int) -> str:

@@ -26,6 +26,12 @@ from pipeline.wire.packets import Codec, Packet, PacketBatch, Track
 LONE_PACKET_S = Fraction(1, 50)
 """How long an epoch's only packet lasts when its source does not say (chosen)."""
 
+READ_FROM_PACKETS = ("aac", "ac3")
+"""Codecs whose configuration may have to be read from a packet."""
+
+PATIENCE_PACKETS = 50
+"""Packets, about a second, that may pass before one of them says the configuration (chosen)."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioConfig(StageConfig):
@@ -157,7 +163,11 @@ class Audio(StreamStage[AudioConfig, PacketBatch, None]):
             try:
                 entry = audio_entry(codec, data)
             except UnsupportedMedia as error:
-                self._state = replace(state, reason=str(error))
+                # A source that is entered in the middle may start with half a packet: one that can be read follows.
+                hopeless = codec.name not in READ_FROM_PACKETS or state.dropped >= PATIENCE_PACKETS
+                self._state = (
+                    replace(state, reason=str(error)) if hopeless else replace(state, dropped=state.dropped + 1)
+                )
                 return
             adts = codec.name == "aac" and not codec.extradata
             shift = max(0, -mux.ticks(at, codec.time_base))

@@ -38,8 +38,8 @@ class EncodeConfig(StageConfig):
     crf: float = 21.0
     """x264's quality, 0 (lossless) to 51 (worst); 6 more halve the bits."""
     preset: str = "superfast"
-    """x264's effort, ultrafast to slow. Measured at 720p on one core: ultrafast 3.8 ms a frame, superfast 4.7 at 17 %
-    fewer bits and a better picture, veryfast 7.1."""
+    """x264's effort, ultrafast to slow. Measured at 720p on one core: ultrafast 4.3 ms a frame; superfast 6.1, 19 %
+    fewer bits, +0.3 dB; veryfast 8.2, another 23 % fewer bits, −0.9 dB."""
     max_kbps: int = 16_000
     """kbit/s that a segment is capped at (x264's VBV, one second of buffer); 0: no cap."""
     threads: int = 1

@@ -82,8 +82,9 @@ def play(hls_dir: Path | str, *, rate: float = 8.0, deadline_s: float = 90.0) ->
         deadline_s: when to give up; then "error" says so.
 
     Returns:
-        ended, error ("" if none), duration_s, current_s, width, height, frames (decoded), dropped, and buffered: by
-        kind of track, the ranges [[start, end], …] in seconds.
+        ended, error ("" if none), duration_s, current_s, width, height, frames (decoded), dropped; buffered: by kind
+        of track, the ranges [[start, end], …] in seconds; unsupported: types of tracks that the browser cannot play
+        and that were left out.
     """
     assert CHROMIUM is not None, MISSING
     root = Path(hls_dir).resolve().parent

@@ -72,7 +72,8 @@ def sound(
             tone = np.sin(np.arange(at, at + n) * 2 * np.pi * 440 / rate) * 0.5
             kind = stream.codec_context.format.name
             block = np.tile(tone, (channels, 1))
-            block = (block * 32767).astype(np.int16) if kind.startswith("s16") else block.astype(np.float32)
+            peak, kept = {"s16": (2**15 - 1, np.int16), "s32": (2**31 - 1, np.int32)}.get(kind[:3], (1, np.float32))
+            block = (block * peak).astype(kept)
             if not kind.endswith("p"):
                 block = np.ascontiguousarray(block.T.reshape(1, -1))
             frame = av.AudioFrame.from_ndarray(block, format=kind, layout=stream.layout.name)
@@ -134,12 +135,13 @@ def packets(codec: Codec | None, audio: Sequence[Packet], *, epoch: int = 0, sta
     )
 
 
-def feed(stage: Stage[Any], item: Any, cuts: Sequence[int] = ()) -> None:
-    """Give a stage an item, cut in front of the units `cuts`."""
-    borders = [item.span.start, *cuts, item.span.stop]
-    for start, stop in itertools.pairwise(borders):
-        if start < stop:
-            part = item.cut(start, stop)
+def feed(stage: Stage[Any], item: Any, *, cuts: Sequence[int] = (), start: int = 0, stop: int | None = None) -> None:
+    """Give a stage the units [start, stop) of an item that starts at 0, cut in front of the units `cuts`."""
+    stop = item.span.stop if stop is None else stop
+    borders = [start, *(c for c in cuts if start < c < stop), stop]
+    for a, b in itertools.pairwise(borders):
+        if a < b:
+            part = item.cut(a, b)
             stage.process(Work(item=part, span=part.span))
 
 

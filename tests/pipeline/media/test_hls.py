@@ -193,6 +193,22 @@ def test_the_master_names_what_there_is(tmp_path: Path) -> None:
     )
 
 
+def test_audio_that_some_players_lack_is_no_part_of_one_variant(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    codec = Codec(name="mp3", extradata=b"", time_base=Fraction(1, 44100), sample_rate_hz=44100, channels=2)
+    write(store, hls.MAIN, segment(0, 50, kbps=200))
+    write(store, hls.AUDIO, segment(1, 99, kbps=90), audio_entry(codec, b""))
+    hls.write_master(store)
+    variants = [line for line in store.get(hls.MASTER).decode().splitlines() if "STREAM-INF" in line]
+    assert variants == [
+        (
+            '#EXT-X-STREAM-INF:BANDWIDTH=290000,AVERAGE-BANDWIDTH=290000,CODECS="avc1.42c01f,mp4a.6b",RESOLUTION=64x48,'
+            'AUDIO="audio"'
+        ),
+        '#EXT-X-STREAM-INF:BANDWIDTH=200000,AVERAGE-BANDWIDTH=200000,CODECS="avc1.42c01f",RESOLUTION=64x48',
+    ]
+
+
 def test_two_writers_of_the_master_end_with_both_renditions(tmp_path: Path) -> None:
     """The audio appears while the video's writer is between reading and writing: it looks again."""
 
