@@ -169,9 +169,9 @@ def _parts(body: Body) -> tuple[_Part, ...]:
         quad = parts[k].points
         parts.append(_Part(quad.mean(axis=0) + (quad - quad.mean(axis=0)) * (0.92, 0.86, 0.86), _GLASS, k))
         # The sky on the glass: a bright stripe from its upper edge to its lower one.
-        low, high = parts[-1].points[:2], parts[-1].points[:1:-1]
-        stripe = [low[0] + (low[1] - low[0]) * f for f in (0.12, 0.3)]
-        stripe += [high[0] + (high[1] - high[0]) * f for f in (0.48, 0.3)]
+        below, above = parts[-1].points[:2], parts[-1].points[:1:-1]
+        stripe = [below[0] + (below[1] - below[0]) * f for f in (0.12, 0.3)]
+        stripe += [above[0] + (above[1] - above[0]) * f for f in (0.48, 0.3)]
         parts.append(_Part(np.array(stripe), (96, 112, 124), k))
     for side in (-1, 1):
         parts += _flank(body, side, sides[side], parts[sides[side][1]].points)

@@ -201,7 +201,7 @@ class Street:
         rays = view.rays()[::4, ::4]
         up = np.clip(rays[..., 2] / np.hypot(rays[..., 0], rays[..., 1]), 0, 0.6)[..., None] / 0.6
         cell = max(4, up.shape[1] // 14)
-        puff = textures.clouds(self._random(8), *up.shape[:2], (cell, max(cell // 2, 1), max(cell // 4, 1)))
+        puff = textures.clouds(self._random(8), up.shape[0], up.shape[1], (cell, max(cell // 2, 1), max(cell // 4, 1)))
         blue = np.array([206, 216, 226]) * (1 - up) + np.array([112, 152, 204]) * up
         small = np.clip(blue + np.clip(puff, 0, 1.6)[..., None] * 26, 0, 255).astype(np.uint8)
         return np.asarray(cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR), np.uint8)
@@ -262,7 +262,7 @@ class Street:
 
 
 def _tinted(rgb: Bytes, gain: tuple[float, float, float]) -> Bytes:
-    return np.asarray(cv2.multiply(rgb, (*gain, 0.0)), np.uint8)
+    return np.asarray(cv2.transform(rgb, np.diag(gain)), np.uint8)
 
 
 def _at(plane: int, u_m: float, z_m: float) -> tuple[float, float, float]:
