@@ -166,8 +166,8 @@ def _parts(body: Body) -> tuple[_Part, ...]:
         sides[side] = (len(parts), len(parts) + 1)
         parts += [_Part(np.array(low), body.paint, -1), _Part(np.array(high), body.paint, -1)]
     for k in body.glass:
-        quad = parts[k].points
-        parts.append(_Part(quad.mean(axis=0) + (quad - quad.mean(axis=0)) * (0.92, 0.86, 0.86), _GLASS, k))
+        pane = parts[k].points
+        parts.append(_Part(pane.mean(axis=0) + (pane - pane.mean(axis=0)) * (0.92, 0.86, 0.86), _GLASS, k))
         # The sky on the glass: a bright stripe from its upper edge to its lower one.
         below, above = parts[-1].points[:2], parts[-1].points[:1:-1]
         stripe = [below[0] + (below[1] - below[0]) * f for f in (0.12, 0.3)]
