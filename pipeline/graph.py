@@ -42,6 +42,9 @@ ENHANCING = frozenset({"enhance", "guard"})
 ANALYSING = frozenset({"quality"})
 """Stages that `analyse.enabled: false` takes out."""
 
+KEEPING = frozenset({"packets"})
+"""Stages that `outputs.packets: false` takes out."""
+
 _KEYS = ("stage", "name", "after", "config")
 
 
@@ -142,9 +145,12 @@ def graph_of(settings: Settings) -> Graph:
     """
     where, values = _read(settings.graph or "enhance")
     loader = _Loader(where, settings.stage_modules, settings)
-    off = (frozenset() if settings.enhance.enabled else ENHANCING) | (
-        frozenset() if settings.analyse.enabled else ANALYSING
+    switched = (
+        (settings.enhance.enabled, ENHANCING),
+        (settings.analyse.enabled, ANALYSING),
+        (settings.outputs.packets, KEEPING),
     )
+    off = frozenset[str]().union(*(stages for on, stages in switched if not on))
     return loader.graph(values, off)
 
 

@@ -14,10 +14,12 @@ from pipeline.errors import ConfigError, NotFound
 from pipeline.flow.job import Job
 from pipeline.flow.ledger import wipe
 from pipeline.flow.local import run_local
+from pipeline.flow.sources import KEPT
 from pipeline.graph import Graph
 from pipeline.store import manifest as manifests
 from pipeline.store.manifest import Manifest
 from pipeline.store.objects import Store, open_store
+from pipeline.store.packets import packet_parts
 from pipeline.store.redact import HIDDEN
 
 
@@ -45,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("it would replace the run itself", where="-o", hint="name another directory")
     job = Job(
         stream=found.id,
-        source=args.source or _source(found),
+        source=args.source or _source(found, recorded),
         store=store.url,
         settings=Settings.from_dict(found.config, where=f"{recorded.url}/{manifests.NAME}"),
     )
@@ -59,7 +61,9 @@ def main(argv: Sequence[str]) -> int:
     return report({job.store: outcome}, fps=display.fps, stopped=stopping.exit_code)
 
 
-def _source(found: Manifest) -> str:
+def _source(found: Manifest, recorded: Store) -> str:
+    if packet_parts(recorded):
+        return f"{KEPT}{recorded.url}"
     if HIDDEN in found.source:
         raise ConfigError(
             f"the manifest keeps no secrets: {found.source}", where="--source", hint="give the whole URL with --source"

@@ -33,8 +33,9 @@ from pipeline.flow.signals import (
     Submit,
     TakeApart,
 )
+from pipeline.flow.sources import open_job_source
 from pipeline.graph import Graph
-from pipeline.media.source import Source, SourceOptions, open_source
+from pipeline.media.source import Source
 from pipeline.stage import StageEnv
 from pipeline.wire.items import Item
 from pipeline.wire.packets import PacketBatch
@@ -231,13 +232,7 @@ class _Ingest:
 
     def next(self) -> PacketBatch | None:
         if self._source is None:
-            wanted = self._job.settings.source
-            options = SourceOptions(
-                open_timeout_s=wanted.open_timeout_s,
-                read_timeout_s=wanted.read_timeout_s,
-                allow_private=wanted.allow_private,
-            )
-            self._source = open_source(self._job.source, options=options)
+            self._source = open_job_source(self._job)
         if self._batches is None:
             epoch, packet = self._at
             self._batches = self._source.batches(epoch=epoch, packet=packet, stream=self._job.stream)

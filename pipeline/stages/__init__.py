@@ -6,9 +6,10 @@
             │                       ├────────────────┘       │ what guard did
             │                       ├──► quality ──┐         │
             │                       └──────────────┴────►  record ──► tables/
-            └────────────► audio ──► hls/
+            ├────────────► audio ──► hls/
+            └────────────► packets ──► packets/   (only with outputs.packets)
 
-Analysis works on the source's frames; enhancement does not wait for it. encode, audio and record are sinks.
+Analysis works on the source's frames; enhancement does not wait for it. encode, audio, packets and record are sinks.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ FLOW: Mapping[str, str] = {
     "guard": "pipeline.stages.guard:Guard",
     "encode": "pipeline.stages.encode:Encode",
     "audio": "pipeline.stages.audio:Audio",
+    "packets": "pipeline.stages.packets:Packets",
     "quality": "pipeline.stages.quality:Quality",
     "record": "pipeline.stages.record:Record",
 }

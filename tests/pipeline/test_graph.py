@@ -72,6 +72,10 @@ class Audio(_Sticky):
     spec = StageSpec(name="audio", version=1, takes=(PacketBatch,), gives=None)
 
 
+class Packets(_Sticky):
+    spec = StageSpec(name="packets", version=1, takes=(PacketBatch,), gives=None)
+
+
 class Record(_Sticky):
     spec = StageSpec(name="record", version=1, takes=(FrameBatch,), optional=(QualityReport, GuardReport), gives=None)
 
@@ -99,7 +103,7 @@ def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The built-in names lead to the fakes above, so that these tests are about graphs alone."""
     fakes = {
         kind.spec.name: f"{__name__}:{kind.__name__}"
-        for kind in (Decode, Enhance, Guard, Encode, Audio, Quality, Record)
+        for kind in (Decode, Enhance, Guard, Encode, Audio, Packets, Quality, Record)
     }
     monkeypatch.setattr(graph_module, "FLOW", fakes)
 
@@ -131,6 +135,7 @@ def test_shipped_graph_has_every_stage_of_the_drawing() -> None:
         "guard",
         "encode",
         "audio",
+        "packets",
         "quality",
         "record",
     ]
@@ -151,8 +156,8 @@ def test_graph_survives_json() -> None:
 def test_consumers_and_sinks_are_found() -> None:
     graph = load_graph("enhance")
     assert [node.name for node in graph.consumers("decode")] == ["enhance", "guard", "quality", "record"]
-    assert [node.name for node in graph.consumers("source")] == ["decode", "audio"]
-    assert [node.name for node in graph.sinks()] == ["encode", "audio", "record"]
+    assert [node.name for node in graph.consumers("source")] == ["decode", "audio", "packets"]
+    assert [node.name for node in graph.sinks()] == ["encode", "audio", "packets", "record"]
 
 
 def test_unknown_stage_names_the_nearest() -> None:
@@ -274,6 +279,12 @@ def test_broken_yaml_says_where() -> None:
 def test_missing_file_names_the_shipped_graphs(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="shipped one: enhance"):
         load_graph(tmp_path / "absent.yaml")
+
+
+def test_packets_are_kept_only_where_that_is_asked_for() -> None:
+    kept = graph_of(Settings.from_dict({"outputs": {"packets": True}}))
+    assert "packets" in [node.name for node in kept.nodes]
+    assert "packets" not in [node.name for node in graph_of(Settings()).nodes]
 
 
 def test_without_enhancement_the_source_is_encoded() -> None:
