@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -52,6 +53,7 @@ def fedsr(data: Path | None, output: Path, recipe: Recipe, *, cache: Path, minut
     recipe's number of steps by as many as this machine does in that time.
     """
     console = Console(stderr=True)
+    cv2.setNumThreads(1)  # the machine is PyTorch's; patches are too small to gain by OpenCV's own threads
     checkpoint = output.with_name(output.name + ".ckpt")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,8 @@ from pipeline.media.degrade import Encoding, Picture, degrade, pictures_of, stre
 from pipeline.media.synthetic import Scene, SceneConfig
 from pipeline.train.drawn import marked, sheet
 
+VERSION = 1  # raise it when other pairs are made of the same configuration: it is part of the cache's key
+
 Progress = Callable[[str, float], None]  # (what is being made, share done in 0..1)
 
 _PRESETS = ("ultrafast", "superfast", "veryfast", "veryfast", "veryfast", "veryfast", "faster", "medium")
@@ -103,7 +105,7 @@ def make_pairs(data: Path | None, config: PairsConfig, progress: Progress) -> tu
 def cached_pairs(data: Path | None, config: PairsConfig, cache: Path, progress: Progress) -> tuple[Pairs, Pairs]:
     """Return `make_pairs`, made once for a configuration and a list of files, then read from the folder `cache`."""
     files = [(str(path.relative_to(data)), path.stat().st_size) for path in training_files(data)] if data else []
-    key = hashlib.sha256(json.dumps([asdict(config), files]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([VERSION, asdict(config), files]).encode()).hexdigest()[:16]
     folder = cache / key
     names = ("train.low", "train.high", "held.low", "held.high")
     if not all((folder / f"{name}.npy").is_file() for name in names):

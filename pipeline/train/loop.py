@@ -247,7 +247,7 @@ def _batch(pairs: Pairs, rng: Generator, size: int) -> tuple[Tensor, Tensor, Ten
 def _tensors(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor]:
     side = (high.shape[2], high.shape[1])
     base = np.stack([cv2.resize(patch, side, interpolation=cv2.INTER_CUBIC) for patch in low])
-    out = tuple(torch.from_numpy(np.asarray(x))[:, None].float() / 255 for x in (low, base, high))
+    out = tuple(torch.from_numpy(np.array(x))[:, None].float() / 255 for x in (low, base, high))
     return out[0], out[1], out[2]
 
 

@@ -1,0 +1,88 @@
+"""`limpid train fedsr`: runs without any data, resumes, and refuses what cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+
+from pipeline.commands import train as command
+from pipeline.errors import ConfigError
+from pipeline.models import load_model
+from pipeline.train.loop import Progress, Run
+
+RECIPE = """
+name: probe
+network: {channels: 8, blocks: 1, expand: 1}
+pairs: {patch_px: 48, sheets: 10, scenes: 0}
+train: {steps: 12, batch: 2, judge_every: 4, judge_patches: 8}
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    config, cache = str(tmp_path / "recipe.yaml"), str(tmp_path / "cache")
+    return ["fedsr", "-o", str(tmp_path / "out" / "m.safetensors"), "--config", config, "--cache", cache]
+
+
+def test_it_writes_a_model_and_its_curve_without_any_data(words: list[str], tmp_path: Path) -> None:
+    assert command.main(words) == 0
+    header, network = load_model(tmp_path / "out" / "m.safetensors")
+    assert (header.name, header.metrics["steps"]) == ("probe", 12)
+    assert header.trained_on == ("rendered scene (0 streets) and 10 drawn sheets, made by Limpid",)
+    assert list(header.ranges) == [name for name, _ in network.layers()]
+    assert network.config.expand == 0
+    curve = cv2.imread(str(tmp_path / "out" / "m.safetensors.png"))
+    assert curve is not None
+    assert curve.std() > 1
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["m.safetensors", "m.safetensors.png"]
+
+
+def test_an_interrupted_run_goes_on_and_ends_in_the_same_weights(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command.main(words) == 0
+    output = tmp_path / "out" / "m.safetensors"
+    whole = output.read_bytes()
+    output.unlink()
+
+    trained = command.train
+
+    def interrupted(run: Run, *pairs: object, report: Callable[[Progress], None]) -> None:
+        def stopping(reached: Progress) -> None:
+            report(reached)
+            if reached.step == 7:
+                raise KeyboardInterrupt
+
+        trained(run, *pairs, report=stopping)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(command, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command.main(words)
+    monkeypatch.setattr(command, "train", trained)
+    assert (tmp_path / "out" / "m.safetensors.ckpt").exists()
+    assert not output.exists()
+
+    assert command.main(words) == 0
+    assert output.read_bytes() == whole
+    assert not (tmp_path / "out" / "m.safetensors.ckpt").exists()
+
+
+def test_minutes_replace_the_number_of_steps(words: list[str], tmp_path: Path) -> None:
+    assert command.main([*words, "--minutes", "0.001"]) == 0
+    header, _ = load_model(tmp_path / "out" / "m.safetensors")
+    assert header.metrics["steps"] != 12
+
+
+def test_wrong_arguments_are_refused(words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        command.main([*words, "--data", str(tmp_path / "nowhere")])
+    with pytest.raises(ConfigError, match="-o takes a file's name"):
+        command.main(["fedsr", "-o", str(tmp_path)])
+    for bad in (["--minutes", "0"], ["--minutes", "nan"], ["--threads", "0"]):
+        with pytest.raises(SystemExit) as stop:
+            command.main([*words, *bad])
+        assert stop.value.code == 2

@@ -1,0 +1,77 @@
+"""Recipes: complete, checked, and what they make the model's header say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.models import SHIPPED, load_model
+from pipeline.train.data import training_files
+from pipeline.train.recipe import RECIPES, load_recipe
+
+SHIPPED_RECIPES = sorted(RECIPES.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED_RECIPES, ids=lambda path: path.stem)
+def test_a_shipped_recipe_belongs_to_a_shipped_model_of_the_same_shape(path: Path) -> None:
+    recipe = load_recipe(path)
+    header, network = load_model(SHIPPED / f"{recipe.name}.safetensors")
+    assert (header.name, header.version) == (recipe.name, recipe.version)
+    trained, shipped = recipe.network.to_dict(), network.config.to_dict()
+    assert {**trained, "expand": 0} == shipped
+
+
+def test_each_file_that_is_trained_on_has_a_licence_in_the_recipe(shared_data: Path) -> None:
+    recipe = load_recipe(RECIPES / "f_edsr_x2.yaml")
+    says = recipe.trained_on(shared_data)
+    assert len(training_files(shared_data)) > 500
+    assert not [text for text in says if "not stated)" in text]
+    assert says[-1].startswith("rendered scene")
+    assert load_model(SHIPPED / "f-edsr-x2.safetensors")[0].trained_on == says
+
+
+def test_a_file_without_a_stated_licence_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "clips" / "train"
+    folder.mkdir(parents=True)
+    (folder / "mine.mp4").touch()
+    says = load_recipe(RECIPES / "f_edsr_x2.yaml").trained_on(tmp_path)
+    assert says[0] == "clips/train/mine.mp4 (licence not stated)"
+
+
+def test_without_data_only_rendered_material_is_named() -> None:
+    assert len(load_recipe(RECIPES / "f_edsr_x2.yaml").trained_on(None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: x\nstep: 3", "unknown key 'step'"),
+        ("name: x\ntrain: {rates: 1.0}", "train: unknown key 'rates'"),
+        ("name: x\ntrain: {steps: many}", "'steps' is 'many'"),
+        ("name: x\ntrain: {steps: 1.5}", "'steps' is 1.5"),
+        ("name: x\ntrain: 5", "'train' is 5"),
+        ("name: x\nnetwork: {scale: 9}", "scale is 9"),
+        ("name: x\nsources: [a]", "'sources' is"),
+        ("version: 1", "'name' is missing"),
+        ("- name", "a table of keys"),
+        ("name: [", "no YAML"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load_recipe(path)
+
+
+def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+def test_whole_numbers_do_for_real_ones(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: x\ntrain: {rate: 1}")
+    assert load_recipe(path).train.rate == 1.0
