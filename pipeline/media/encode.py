@@ -133,7 +133,7 @@ def _options(parameters: EncodeParameters) -> dict[str, str]:
 def _fill(plane: VideoPlane, picture: NDArray[np.uint8]) -> None:
     """Copy (h, w) into a plane that is as large, or larger by a column or a row, which repeat the last ones."""
     h, w = picture.shape
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
     rows[:h, :w] = picture
     rows[:h, w:] = picture[:, -1:]
     rows[h:] = rows[h - 1]
