@@ -1,8 +1,7 @@
 """F-EDSR in OpenVINO on a CPU, in float32 or in int8 quantised from the ranges that the model file carries.
 
 The graph is built directly: no export, no calibration data, compiled in a tenth of a second, so that weights that are
-swapped into a running stream are quantised too. Int8: weights symmetric per output channel; activations symmetric
-per layer where they are signed, 0..max after a ReLU; the unshuffled uint8 luma enters as it is, exactly.
+swapped into a running stream are quantised too.
 
 Input (1, h, w, u²) uint8, output (1, h, w, (s·u)²) int8 code values, channels last: the layout that the kernels
 compute in.
@@ -17,14 +16,12 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as op
-from torch import nn
 
 from pipeline.errors import ModelError
-from pipeline.models.fedsr import FEdsr, ResidualBlock
+from pipeline.models.fedsr import FEdsr
 from pipeline.models.runtime.engine import Engine, Ranges
+from pipeline.models.runtime.quantise import activation_limits, whole_weights
 from pipeline.models.runtime.shuffle import shuffle, unshuffle
-
-LEVELS = 256
 
 
 class OpenVinoFloat(Engine):
@@ -73,26 +70,29 @@ class OpenVinoInt8(OpenVinoFloat):
 def graph(net: FEdsr, shape_NHWC: tuple[int, ...], ranges: Ranges | None) -> ov.Model:
     """Return the network as an OpenVINO model; in int8 where `ranges` are given, else in float32."""
     convs = dict(net.layers())
+    limits = activation_limits(net, ranges) if ranges is not None else {}
+    whole = whole_weights(net) if ranges is not None else {}
+
+    def conv(t: Any, name: str) -> Any:
+        weight = op.constant(convs[name].weight.detach().numpy())
+        if name in whole:
+            t = _rounded(t, *limits[name])
+            weight_OIKL, step_O = whole[name]
+            weight = op.multiply(op.convert(op.constant(weight_OIKL), "f32"), op.constant(step_O.reshape(-1, 1, 1, 1)))
+        bias = convs[name].bias
+        assert bias is not None
+        pad = [convs[name].kernel_size[0] // 2] * 2
+        t = op.convolution(t, weight, [1, 1], pad, pad, [1, 1])
+        return op.add(t, op.constant(bias.detach().numpy().reshape(1, -1, 1, 1)))
+
     x = op.parameter(list(shape_NHWC), ov.Type.u8, name="y")
-    t = op.transpose(op.convert(x, "f32"), np.array([0, 3, 1, 2]))
-
-    def conv(t: Any, name: str, *, gain: float = 1.0, signed: bool = True) -> Any:
-        limits = None
-        if ranges is not None:
-            low, high = ranges[name] if name != "head" else (0.0, 255.0)
-            limits = _limits(low, high, signed=signed)
-        return _conv(t, convs[name], limits, gain=(1 / 255 if name == "head" else 1.0, gain))
-
-    head = t = conv(t, "head", signed=False)
+    t = op.multiply(op.convert(x, "f32"), np.float32(1 / 255))
+    head = t = conv(op.transpose(t, np.array([0, 3, 1, 2])), "head")
     for i in range(len(net.blocks)):
-        assert isinstance(net.blocks[i], ResidualBlock)
-        inner = op.relu(conv(t, f"blocks.{i}.conv1"))
-        t = op.add(t, conv(inner, f"blocks.{i}.conv2", signed=False))
-    t = op.add(head, conv(t, "close"))
-    t = conv(t, "tail", gain=255.0)
-    t = _quantised(t, (-128.0, 127.0))  # rounds to whole code values: adding them to bicubic is then exact
-    out = op.convert(op.transpose(t, np.array([0, 2, 3, 1])), "i8")
-    return ov.Model([out], [x], "f-edsr")
+        t = op.add(t, conv(op.relu(conv(t, f"blocks.{i}.conv1")), f"blocks.{i}.conv2"))
+    t = op.multiply(conv(op.add(head, conv(t, "close")), "tail"), np.float32(255))
+    t = _rounded(t, -128, 127)  # whole code values: adding them to bicubic is then exact
+    return ov.Model([op.convert(op.transpose(t, np.array([0, 2, 3, 1])), "i8")], [x], "f-edsr")
 
 
 def compiled(model: ov.Model, threads: int, *, precision: str = "f32") -> ov.CompiledModel:
@@ -118,31 +118,7 @@ def core() -> ov.Core:
     return ov.Core()
 
 
-def _limits(low: float, high: float, *, signed: bool) -> tuple[float, float]:
-    """Return what 256 levels span: 0..high, or symmetric with zero on a level (zero padding stays exact)."""
-    if not signed:
-        return 0.0, max(high, 1e-6)
-    peak = max(-low, high, 1e-6)
-    return -peak * 128 / 127, peak
-
-
-def _quantised(t: Any, limits: tuple[float, float]) -> Any:
-    low, high = (np.float32(limit) for limit in limits)
-    return op.fake_quantize(t, low, high, low, high, LEVELS)
-
-
-def _conv(t: Any, conv: nn.Conv2d, limits: tuple[float, float] | None, *, gain: tuple[float, float]) -> Any:
-    """One convolution; `gain` multiplies its input and its output (folded into the weights)."""
-    weight_OIKL = conv.weight.detach().numpy() * np.float32(gain[0] * gain[1])
-    assert conv.bias is not None
-    bias_O = conv.bias.detach().numpy() * np.float32(gain[1])
-    if limits is None:
-        weight = op.constant(weight_OIKL)
-    else:
-        t = _quantised(t, limits)
-        step_O111 = np.maximum(np.abs(weight_OIKL).max(axis=(1, 2, 3), keepdims=True) / 127, 1e-12)
-        whole_OIKL = np.rint(weight_OIKL / step_O111).clip(-127, 127).astype(np.int8)
-        weight = op.multiply(op.convert(op.constant(whole_OIKL), "f32"), op.constant(step_O111.astype(np.float32)))
-    pad = [conv.kernel_size[0] // 2] * 2
-    t = op.convolution(t, weight, [1, 1], pad, pad, [1, 1])
-    return op.add(t, op.constant(bias_O.reshape(1, -1, 1, 1)))
+def _rounded(t: Any, low: float, high: float) -> Any:
+    """Round to 256 levels from `low` to `high`."""
+    first, last = np.float32(low), np.float32(high)
+    return op.fake_quantize(t, first, last, first, last, 256)
