@@ -11,6 +11,7 @@ import pytest
 from pipeline.commands import train as command
 from pipeline.errors import ConfigError
 from pipeline.models import load_model
+from pipeline.train import loop
 from pipeline.train.loop import Progress, Run
 
 RECIPE = """
@@ -49,20 +50,18 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_weights(
     whole = output.read_bytes()
     output.unlink()
 
-    trained = command.train
-
     def interrupted(run: Run, *pairs: object, report: Callable[[Progress], None]) -> None:
         def stopping(reached: Progress) -> None:
             report(reached)
             if reached.step == 7:
                 raise KeyboardInterrupt
 
-        trained(run, *pairs, report=stopping)  # type: ignore[arg-type]
+        loop.train(run, *pairs, report=stopping)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(command, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        command.main(words)
-    monkeypatch.setattr(command, "train", trained)
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            command.main(words)
     assert (tmp_path / "out" / "m.safetensors.ckpt").exists()
     assert not output.exists()
 
