@@ -109,8 +109,6 @@ class OutputSettings(Section):
 class FlowSettings(Section):
     """How frames move."""
 
-    batch_frames: Annotated[int, Field(ge=0, le=64)] = 0
-    """Frames a batch, 1 to 64, for every stage; 0 lets each stage say. Larger: cheaper hops, more delay and memory."""
     queue_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 256 << 20
     """Bytes of frames that may wait or be in flight in a stream; the source waits when they are used up."""
     plan: Literal["auto", "chained", "unchained"] = "auto"

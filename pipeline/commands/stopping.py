@@ -52,6 +52,8 @@ def stop_on_signals(close_within_s: float = CLOSE_WITHIN_S) -> Iterator[Stopping
         yield stopping
     finally:
         watchdog.cancel()
+        if stopping.signum:
+            watchdog.join()  # a thread that the interpreter's end meets is torn down, by luck without an abort
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -14,7 +14,7 @@ GATE = stream_id("gate")
 
 
 def _at(frames: int) -> Progress:
-    return Progress(stream=GATE, state="running", frames_done=frames, position_s=0.0, fps=25.0)
+    return Progress(stream=GATE, state="running", frames_done=frames, fps=25.0)
 
 
 def test_pipe_gets_a_line_every_five_seconds() -> None:
