@@ -1,11 +1,13 @@
 """What every runtime of F-EDSR offers: luma planes in, up-scaled luma planes out, at one fixed shape.
 
-The network sees one *window* at a time: the whole frame, or for large frames a strip of full width, so that an 8K
-frame takes no more memory than a 1080p one. Windows of one frame have the same shape and overlap by what the network
-reaches, so that a strip's rows are those that the whole frame would have given. Fixed shapes also keep a frame's
-result independent of the others in its batch (docs/design.md, "Fixed shapes").
+A frame is first *padded* by repeating its border: the network's own padding is zero, which reads as black and draws a
+ring of up to 28 code values around a bright frame (measured; with MARGIN_PX it is gone). The network then sees one
+*window* at a time: the whole padded frame, or for large frames a strip of full width, so that an 8K frame takes no
+more memory than a 1080p one. Windows of one frame have the same shape and overlap by what the network reaches, so that
+a strip's rows are those that the whole frame would have given. Fixed shapes also keep a frame's result independent of
+the others in its batch (docs/design.md, "Fixed shapes").
 
-Shapes: N frames, R windows a call, H × W pixels of luma that comes in, s scale.
+Shapes: N frames, R windows a call, H × W pixels of luma that comes in, s scale, m margin.
 """
 
 from __future__ import annotations
@@ -27,12 +29,13 @@ from pipeline.wire.frames import Size
 Ranges = Mapping[str, tuple[float, float]]
 """(min, max) of the input of each convolution by its name, as in a model's header; int8 runtimes need them."""
 
+MARGIN_PX = 4  # m; even, and more gains nothing: the ring fades within it
 WINDOW_PX = 2_100_000  # a little over 1080p; the network's buffers take about 100 bytes a pixel of it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """A strip of a frame: the network reads rows [top, bottom), of which [start, stop) are kept."""
+    """A strip of a padded frame: the network reads rows [top, bottom), of which [start, stop) are kept."""
 
     top: int
     bottom: int
@@ -43,13 +46,13 @@ class Window:
 def windows(size: Size, reach_px: int, limit_px: int) -> tuple[Window, ...]:
     """Return the strips, all of one height, whose [start, stop) tile a frame's rows; one where it fits `limit_px`.
 
-    The `reach_px` (even) rows at a strip's inner borders are not kept. Strips start at even rows, so that an
-    unshuffle by 2 pairs the same pixels as in the whole frame.
+    The `reach_px` rows at a strip's inner borders are not kept. It and the frame's height are even, and so is where
+    strips start: an unshuffle by 2 pairs the same pixels as in the whole frame.
     """
-    assert reach_px % 2 == 0, reach_px
     height = size.height_px
+    assert reach_px % 2 == height % 2 == 0, (reach_px, height)
     step = max(2, limit_px // size.width_px // 2 * 2 - 2 * reach_px)
-    tall = step + 2 * reach_px + height % 2  # so that the last strip starts at an even row too
+    tall = step + 2 * reach_px
     if height * size.width_px <= limit_px or tall >= height:
         return (Window(top=0, bottom=height, start=0, stop=height),)
     tops = [*range(0, height - tall, step), height - tall]
@@ -78,15 +81,18 @@ class Engine(ABC):
         self.scale = net.config.scale
         self.size = size
         self.threads = threads
+        padded = Size(width_px=_even(size.width_px) + 2 * MARGIN_PX, height_px=_even(size.height_px) + 2 * MARGIN_PX)
+        self._frame = np.zeros((padded.height_px, padded.width_px), np.uint8)
         reach_px = sum(conv.kernel_size[0] // 2 for _, conv in net.layers()) * net.config.unshuffle
-        self._windows = windows(size, reach_px + reach_px % 2, WINDOW_PX)
+        self._windows = windows(padded, _even(reach_px), WINDOW_PX)
         first = self._windows[0]
-        self.window = Size(width_px=size.width_px, height_px=first.bottom - first.top)
+        self.window = Size(width_px=padded.width_px, height_px=first.bottom - first.top)
         self.compile(net, device, ranges)
+        self._batch = np.zeros((self.rows, self.window.height_px, self.window.width_px), np.uint8)
 
     @abstractmethod
     def compile(self, net: FEdsr, device: str, ranges: Ranges) -> None:
-        """Build the network for `rows` windows of size `window`."""
+        """Build the network for `rows` windows of size `window`, which is even."""
 
     @abstractmethod
     def run(self, y_RHW: NDArray[np.uint8]) -> NDArray[np.int8]:
@@ -130,17 +136,29 @@ class Engine(ABC):
     def _parts(self, y_NHW: NDArray[np.uint8]) -> Iterator[tuple[int, slice, NDArray[np.int8]]]:
         """Yield (frame, rows of the output, residual of those rows) for all frames and windows."""
         assert y_NHW.shape[1:] == (self.size.height_px, self.size.width_px), (y_NHW.shape, self.size)
-        s = self.scale
         pieces = [(i, window) for i in range(len(y_NHW)) for window in self._windows]
         for k in range(0, len(pieces), self.rows):
             chunk = pieces[k : k + self.rows]
-            if self.rows == 1:
-                i, window = chunk[0]
-                y_RHW = y_NHW[i : i + 1, window.top : window.bottom]
-            else:
-                padded = chunk + [chunk[-1]] * (self.rows - len(chunk))
-                y_RHW = np.stack([y_NHW[i, window.top : window.bottom] for i, window in padded])
-            residual_RHW = self.run(y_RHW)
-            for (i, window), residual_HW in zip(chunk, residual_RHW, strict=False):
-                inner = slice(s * (window.start - window.top), s * (window.stop - window.top))
-                yield i, slice(s * window.start, s * window.stop), residual_HW[inner]
+            for row, (i, window) in enumerate(chunk):
+                if window.top == 0:
+                    self._pad(y_NHW[i])
+                self._batch[row] = self._frame[window.top : window.bottom]
+            for (i, window), residual_HW in zip(chunk, self.run(self._batch), strict=False):
+                yield i, *self._kept(window, residual_HW)
+
+    def _pad(self, y_HW: NDArray[np.uint8]) -> None:
+        bottom, right = (len_ - MARGIN_PX - side for len_, side in zip(self._frame.shape, y_HW.shape, strict=True))
+        cv2.copyMakeBorder(y_HW, MARGIN_PX, bottom, MARGIN_PX, right, cv2.BORDER_REPLICATE, dst=self._frame)
+
+    def _kept(self, window: Window, residual_HW: NDArray[np.int8]) -> tuple[slice, NDArray[np.int8]]:
+        """Return a window's rows of the output, and their residual without margin."""
+        s, (height, width) = self.scale, self._out_shape
+        first = max(s * (window.start - MARGIN_PX), 0)
+        last = min(s * (window.stop - MARGIN_PX), height)
+        shift = s * (MARGIN_PX - window.top)
+        left = s * MARGIN_PX
+        return slice(first, last), residual_HW[first + shift : last + shift, left : left + width]
+
+
+def _even(number: int) -> int:
+    return number + number % 2

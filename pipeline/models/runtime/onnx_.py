@@ -28,7 +28,7 @@ class OnnxRuntime(Engine):
 
     def compile(self, net: FEdsr, device: str, ranges: Ranges) -> None:
         s, u = net.config.scale, net.config.unshuffle
-        height, width = -(-self.window.height_px // u), -(-self.window.width_px // u)
+        height, width = self.window.height_px // u, self.window.width_px // u
         self._x = np.zeros((1, height, width, u * u), np.uint8)
         self._plane = np.zeros((1, s * u * height, s * u * width), np.int8)
         self._unshuffle, self._shuffle = u, s * u
@@ -38,8 +38,7 @@ class OnnxRuntime(Engine):
         unshuffle(y_RHW[0], self._unshuffle, self._x[0])
         codes_NHWC: NDArray[np.int8] = self._session.run(None, {"y": self._x})[0]
         shuffle(codes_NHWC[0], self._shuffle, self._plane[0])
-        s = self.scale
-        return self._plane[:, : s * self.window.height_px, : s * self.window.width_px]
+        return self._plane
 
 
 def session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:

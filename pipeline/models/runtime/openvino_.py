@@ -32,7 +32,7 @@ class OpenVinoFloat(Engine):
 
     def compile(self, net: FEdsr, device: str, ranges: Ranges) -> None:
         s, u = net.config.scale, net.config.unshuffle
-        height, width = -(-self.window.height_px // u), -(-self.window.width_px // u)
+        height, width = self.window.height_px // u, self.window.width_px // u
         self._x = np.zeros((1, height, width, u * u), np.uint8)
         self._y = np.zeros((1, height, width, (s * u) ** 2), np.int8)
         self._plane = np.zeros((1, s * u * height, s * u * width), np.int8)
@@ -46,8 +46,7 @@ class OpenVinoFloat(Engine):
         unshuffle(y_RHW[0], self._unshuffle, self._x[0])
         self._request.infer()
         shuffle(self._y[0], self._shuffle, self._plane[0])
-        s = self.scale
-        return self._plane[:, : s * self.window.height_px, : s * self.window.width_px]
+        return self._plane
 
 
 class OpenVinoInt8(OpenVinoFloat):

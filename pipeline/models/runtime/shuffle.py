@@ -13,11 +13,8 @@ from numpy.typing import NDArray
 
 
 def unshuffle(y_HW: NDArray[np.uint8], factor: int, out_HWC: NDArray[np.uint8]) -> None:
-    """Fill `out_HWC` (⌈H/r⌉, ⌈W/r⌉, r²), contiguous, from a plane whose last row and column repeat as needed."""
-    height, width = out_HWC.shape[0] * factor, out_HWC.shape[1] * factor
-    if y_HW.shape != (height, width):
-        y_HW = np.pad(y_HW, ((0, height - y_HW.shape[0]), (0, width - y_HW.shape[1])), mode="edge")
-    cells = np.ascontiguousarray(y_HW).view(_group(factor)).reshape(out_HWC.shape[0], factor, out_HWC.shape[1])
+    """Fill `out_HWC` (H/r, W/r, r²) from a plane (H, W); both contiguous, r divides H and W."""
+    cells = y_HW.view(_group(factor)).reshape(out_HWC.shape[0], factor, out_HWC.shape[1])
     groups = out_HWC.view(_group(factor))
     for i in range(factor):
         groups[:, :, i] = cells[:, i]

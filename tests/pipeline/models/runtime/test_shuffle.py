@@ -20,12 +20,9 @@ def test_shuffle_equals_torch(factor: int) -> None:
 
 
 @pytest.mark.parametrize("factor", [1, 2])
-@pytest.mark.parametrize("shape", [(6, 8), (5, 7), (1, 1)])
-def test_unshuffle_equals_torch_on_the_padded_frame(factor: int, shape: tuple[int, int]) -> None:
-    y_HW = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    height, width = (-(-side // factor) for side in shape)
-    out_HWC = np.zeros((height, width, factor**2), np.uint8)
+def test_unshuffle_equals_torch(factor: int) -> None:
+    y_HW = np.random.default_rng(0).integers(0, 256, (6, 10), dtype=np.uint8)
+    out_HWC = np.zeros((6 // factor, 10 // factor, factor**2), np.uint8)
     unshuffle(y_HW, factor, out_HWC)
-    padded = np.pad(y_HW, ((0, height * factor - shape[0]), (0, width * factor - shape[1])), mode="edge")
-    wanted = functional.pixel_unshuffle(torch.from_numpy(padded)[None, None].float(), factor)[0].permute(1, 2, 0)
+    wanted = functional.pixel_unshuffle(torch.from_numpy(y_HW)[None, None].float(), factor)[0].permute(1, 2, 0)
     assert np.array_equal(out_HWC, wanted.numpy())
