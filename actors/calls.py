@@ -113,12 +113,17 @@ class Close:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hello:
-    """Belong to this supervisor: forget what an earlier one had here, and import `modules`."""
+    """Belong to this supervisor: forget what an earlier one had here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Warm:
+    """Import modules while there is nothing else to do."""
 
     modules: tuple[str, ...]
 
 
-Order = OpenBox | WorkOn | OpenUri | ReadOn | Close | Hello
+Order = OpenBox | WorkOn | OpenUri | ReadOn | Close | Hello | Warm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

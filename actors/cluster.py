@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -14,6 +16,7 @@ from typing import Any
 
 import psutil
 import ray
+from ray._private import worker as ray_worker
 
 SHM = Path("/dev/shm")
 _END_S = 10.0  # that processes have for going away before they are killed
@@ -25,6 +28,9 @@ _QUIET = {
     "RAY_enable_metrics_collection": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
+_TOKEN = secrets.token_hex(32)
+"""Only this process and its children may talk to the Ray that it starts. One token a process: Ray keeps the first."""
+
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Workers compute with the threads that a stage is given (StageEnv.threads), never with one for each core."""
 
@@ -39,6 +45,8 @@ def ray_running() -> Iterator[None]:
     # Ray puts its own handlers in; whoever called us wants theirs (Ctrl-C stops a run so that it can be taken up).
     main = threading.current_thread() is threading.main_thread()
     handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)} if main else {}
+    printing = ray_worker.print_to_stdstream
+    ray_worker.print_to_stdstream = _told_elsewhere
     try:
         _init()
         for number, handler in handlers.items():
@@ -47,7 +55,16 @@ def ray_running() -> Iterator[None]:
     finally:
         ours = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
         ray.shutdown()
+        ray_worker.print_to_stdstream = printing
         gone_or_killed(ours)
+
+
+def _told_elsewhere(data: object, ignore_prefix: bool) -> None:
+    """Print nothing.
+
+    Ray prints a paragraph on standard output for every process that dies, and has no switch for it. Deaths are our
+    business: they are events of the stream, and counted in its outcome.
+    """
 
 
 def _init() -> None:
@@ -62,17 +79,22 @@ def _init() -> None:
     }
     one_thread = {name: "1" for name in _ONE_THREAD if name not in os.environ}
     if address:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
         ray.init(address=address, runtime_env={"env_vars": one_thread}, **options)
         return
     room = shutil.disk_usage(SHM).free if SHM.is_dir() else 0
     store = _STORE_BYTES if room > 2 * _STORE_BYTES else 80 << 20
     # Ray's processes inherit the environment; a runtime_env would keep workers from being started ahead.
-    changed = {**{k: v for k, v in _QUIET.items() if k not in os.environ}, **one_thread}
-    os.environ.update(changed)
+    quiet = {name: value for name, value in _QUIET.items() if name not in os.environ}
+    os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
+    # It says at every start that it wants a token, which is as it should be.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    os.environ.update(quiet | one_thread)
     try:
         ray.init(num_cpus=os.cpu_count(), object_store_memory=store, **options)
     finally:
-        for name in changed:
+        for name in quiet | one_thread:
             os.environ.pop(name, None)
 
 

@@ -29,6 +29,7 @@ _LOOK_S = 0.2  # how often the driver looks whether it is to stop
 _SILENT_S = 180.0  # without an answer until a supervisor counts as hung
 _STOP_S = 45.0  # that streams have for stopping
 _DEATHS = 5  # of supervisors, without progress in between, until the run gives up
+_AT_ONCE = 3  # hosts made with the supervisor: the least that any plan asks for (source, box, spare)
 _CPUS = 0.01  # that an actor claims: placement on one node is not to be limited by Ray's count
 
 
@@ -79,6 +80,7 @@ class _Driver:
         deaths = 0
         stop_until = 0.0
         while len(self._outcomes) < len(self._jobs):
+            inherited = bool(self._hosts)
             given = self._begin()
             before = len(self._outcomes)
             got_further = False
@@ -89,7 +91,8 @@ class _Driver:
                     if self._stop.is_set() and not stopped:
                         self._supervisor.stop.remote()
                         stopped, stop_until = True, stop_until or time.monotonic() + _STOP_S
-                    news = self._poll(given)
+                    news = self._poll(given, inherited)
+                    inherited = False
                     got_further = got_further or bool(news.progress)
                     self._hear(news)
                     given = [self._make() for _ in range(news.requested - asked)]
@@ -128,15 +131,18 @@ class _Driver:
         self._pids.append(self._supervisor.pid.remote())
         left = {index: job for index, job in self._jobs.items() if index not in self._outcomes}
         self._supervisor.start.remote(left)
+        if not self._hosts:
+            # While the supervisor reads the graph, processes start that it will want in any case.
+            return [self._make() for _ in range(_AT_ONCE)]
         return list(self._hosts.items())
 
-    def _poll(self, given: list[tuple[str, Any]]) -> News:
+    def _poll(self, given: list[tuple[str, Any]], inherited: bool) -> News:
         """Return the supervisor's news.
 
         Raises:
             RayError: it is dead, or silent for so long that it has been killed.
         """
-        ref = self._supervisor.poll.remote(given)
+        ref = self._supervisor.poll.remote(given, inherited=inherited)
         until = time.monotonic() + _SILENT_S
         while not ray.wait([ref], timeout=_LOOK_S)[0]:
             if time.monotonic() > until:

@@ -11,12 +11,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
-from actors.calls import Close, Hello, OpenBox, OpenUri, ReadOn, Reply, WorkOn, packed, unpacked
-from actors.ingest import Ingest
+from actors.calls import Close, Hello, OpenBox, OpenUri, ReadOn, Reply, Warm, WorkOn, packed, unpacked
 from actors.slab import Slab
 from actors.transport import Inbox, Outbox
 from pipeline.errors import LimpidError, StageError
@@ -24,6 +23,9 @@ from pipeline.flow.boxes import SOURCE
 from pipeline.flow.chain import PooledChain, StreamChain
 from pipeline.wire.ids import StreamId
 from pipeline.wire.items import Item
+
+if TYPE_CHECKING:
+    from actors.ingest import Ingest
 
 
 class Broken(LimpidError):
@@ -62,7 +64,11 @@ class Host:
                 case Close():
                     reply = self._close(order.stream)
                 case Hello():
-                    reply = self._hello(order)
+                    reply = self._hello()
+                case Warm():
+                    for module in order.modules:
+                        importlib.import_module(module)
+                    reply = Reply()
             sent, beside = self._outbox.send(made)
             reply = replace(reply, outputs=sent)
         except StageError as error:
@@ -77,13 +83,11 @@ class Host:
 
     # --- orders ----------------------------------------------------------------------------------------------
 
-    def _hello(self, order: Hello) -> Reply:
+    def _hello(self) -> Reply:
         for stream in {s for s, _ in self._chains} | set(self._sources):
             self._close(stream)
         if self._slab is not None:
             self._slab.drop()
-        for module in order.modules:
-            importlib.import_module(module)
         return Reply(pid=os.getpid())
 
     def _open(self, order: OpenBox) -> Reply:
@@ -128,6 +132,8 @@ class Host:
         return Reply(checkpoint=fed.checkpoint, ended=fed.ended), fed.outputs
 
     def _open_uri(self, order: OpenUri) -> Reply:
+        from actors.ingest import Ingest  # noqa: PLC0415  # with FFmpeg: half of what a host would load, one in ten reads
+
         if order.stream not in self._sources:
             self._sources[order.stream] = Ingest(order.stream, order.uri, order.settings)
         self._sources[order.stream].seek(order.epoch, order.packet)

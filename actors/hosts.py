@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from actors.calls import Hello, Lent, Reply, Sent, Slot, WorkOn, packed, unpacked
+from actors.calls import Hello, Lent, Reply, Sent, Slot, Warm, WorkOn, packed, unpacked
 from actors.faults import Verdict, verdict_of
 from actors.slab import Custody, files_of
 from actors.transport import Held, Ref, Stored
@@ -84,7 +84,7 @@ class Hosts:
 
     Args:
         term: of the supervisor.
-        modules: that a spare imports before it counts as ready.
+        modules: that a spare imports while it waits; the first processes import what their box needs, when it comes.
         directories: where slabs lie; empty if results go through the object store.
         news: set when the driver should look at `requested`.
     """
@@ -97,7 +97,7 @@ class Hosts:
         self._term = term
         self._modules = tuple(modules)
         self._directories = tuple(directories)
-        self._keep = self._most = 0
+        self._keep = self._most = self._first = 0
         self._news = news
         self._all: dict[str, Host] = {}
         self._spare: list[Host] = []
@@ -111,15 +111,15 @@ class Hosts:
 
     def begin(self, *, spares: int, first: int) -> None:
         """Ask for the `first` processes; keep `spares` ready from then on."""
-        self._keep = self._most = first + spares
+        self._most = self._keep = first + spares
         self._refill()
         self._keep = spares
 
-    def given(self, name: str, handle: Any) -> None:
-        """Take in a process that the driver has made (or that an earlier supervisor had)."""
+    def given(self, name: str, handle: Any, *, inherited: bool) -> None:
+        """Take in a process that the driver has made; `inherited`: that an earlier supervisor had, and may be dead."""
         host = Host(name, handle)
         self._all[name] = host
-        self.spawn(self._greet(host))
+        self.spawn(self._greet(host, inherited))
 
     async def take(self) -> Host:
         """Return a host that nobody else has.
@@ -240,12 +240,12 @@ class Hosts:
 
     # --- small things ----------------------------------------------------------------------------------------
 
-    async def _greet(self, host: Host) -> None:
+    async def _greet(self, host: Host, inherited: bool) -> None:
         self._starting = max(0, self._starting - 1)
         try:
-            reply = await self.reply(host, self.issue(host, Hello(modules=self._modules)))
+            reply = await self.reply(host, self.issue(host, Hello()))
         except (Died, InputLost, LimpidError) as error:
-            self._failures += 1
+            self._failures += 0 if inherited else 1
             self.died(host)
             self._fail_waiting(error)
             return
@@ -257,6 +257,16 @@ class Hosts:
         self._failures = 0
         host.pid = reply.pid
         self._ready(host)
+        self._first -= 1
+        if self._first < 0 and host in self._spare:
+            self.spawn(self._warm(host))
+
+    async def _warm(self, host: Host) -> None:
+        """Have a spare import what it may need; who takes it meanwhile waits for the rest only."""
+        try:
+            await self.reply(host, self.issue(host, Warm(modules=self._modules)))
+        except (Died, InputLost, LimpidError):
+            self.died(host)
 
     def _ready(self, host: Host) -> None:
         while self._waiting:

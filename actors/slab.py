@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StorageError
 
-PREFIX = "limpid-"
+PREFIX = "limpid-slab-"
 _LOCK = ".lock"
 _ALIGN = 4096
 _FILE_BYTES = 16 << 20

@@ -95,17 +95,15 @@ class Supervisor:
         places = Places(max(1, self._terms.cpus // largest))
         hosts.begin(spares=1, first=largest + 1)
         for index, graph in graphs.items():
-            self._tasks.append(
-                asyncio.ensure_future(self._run(index, jobs[index], graph, plans[index], places))
-            )
+            self._tasks.append(asyncio.ensure_future(self._run(index, jobs[index], graph, plans[index], places)))
         self._tasks.append(asyncio.ensure_future(self._watch(hosts)))
         self._news.set()
 
-    async def poll(self, given: Sequence[tuple[str, Any]]) -> News:
+    async def poll(self, given: Sequence[tuple[str, Any]], *, inherited: bool = False) -> News:
         """Take in hosts that were made; return what is new, at the latest after a quarter of a second."""
         assert self._hosts is not None
         for name, handle in given:
-            self._hosts.given(name, handle)
+            self._hosts.given(name, handle, inherited=inherited)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), _POLL_S)
         self._news.clear()

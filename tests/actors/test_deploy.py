@@ -1,0 +1,52 @@
+"""Streams on Ray give what they give in one process, and leave nothing behind."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from actors.cluster import slab_directories
+from actors.slab import PREFIX, files_of
+from pipeline.flow.job import Progress
+from tests.actors.runs import FRAMES, Made, job_of, made_by, pids, run
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.mark.parametrize("plan", ["chained", "auto", "unchained"])
+def test_every_plan_gives_the_bytes_of_one_process(plan: str, clip: Path, reference: Made, tmp_path: Path) -> None:
+    outcome = run(job_of(clip, tmp_path / "out", tmp_path, plan=plan))
+    assert (outcome.state, outcome.frames, outcome.error) == ("completed", FRAMES, None)
+    assert made_by(tmp_path / "out") == reference
+
+
+def test_the_object_store_gives_the_same_bytes(clip: Path, reference: Made, tmp_path: Path) -> None:
+    outcome = run(job_of(clip, tmp_path / "out", tmp_path), slabs=False)
+    assert (outcome.state, outcome.frames, outcome.error) == ("completed", FRAMES, None)
+    assert made_by(tmp_path / "out") == reference
+
+
+def test_a_stopped_run_is_taken_up_and_leaves_nothing_behind(clip: Path, reference: Made, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    job = job_of(clip, tmp_path / "out", tmp_path, gate=str(gate), gate_frame=96)
+    stop = threading.Event()
+    seen: dict[str, int] = {}
+
+    def at(progress: Progress) -> None:
+        if progress.frames_done and not seen:
+            seen.update(pids())
+            gate.touch()
+            stop.set()
+
+    outcome = run(job, at=at, stop=stop)
+    assert outcome.state == "stopped"
+    assert 0 < outcome.frames < FRAMES
+    assert "#EXT-X-ENDLIST" in (tmp_path / "out" / "hls" / "main" / "index.m3u8").read_text()
+    assert not [role for role, pid in seen.items() if psutil.pid_exists(pid)]
+    assert files_of(PREFIX, slab_directories()) == []
+    outcome = run(job)
+    assert (outcome.state, outcome.frames) == ("completed", FRAMES)
+    assert made_by(tmp_path / "out") == reference

@@ -1,0 +1,59 @@
+"""kill -9 of every role in the middle of a run: what comes out is what an undisturbed run makes, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from pipeline.flow.job import Outcome, Progress
+from tests.actors.runs import FRAMES, Made, job_of, made_by, pids, run
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+CHAINED = "decode+twice+guard+encode+audio+quality+record"
+GATE_FRAME = 96  # frames behind it wait until the kill has been done
+
+
+def run_and_kill(roles: list[str], clip: Path, work: Path, *, plan: str) -> Outcome:
+    """Run; when the first frames are durable, kill the processes of `roles`, then let the rest pass the gate."""
+    gate = work / "gate"
+    killed: list[int] = []
+
+    def at(progress: Progress) -> None:
+        if progress.frames_done and not killed:
+            found = pids()
+            for role in roles:
+                os.kill(found[role], signal.SIGKILL)
+                killed.append(found[role])
+            gate.touch()
+
+    outcome = run(job_of(clip, work / "out", work, plan=plan, gate=str(gate), gate_frame=GATE_FRAME), at=at)
+    print(f"{plan}, kill -9 of {', '.join(roles)}: largest gap {outcome.counts.get('gap_ms_max')} ms")
+    assert len(killed) == len(roles)
+    return outcome
+
+
+@pytest.mark.parametrize(
+    "role", ["source", "decode", "twice.0", "guard.0", "encode", "audio", "quality.0", "record", "supervisor"]
+)
+def test_killed_role_unchained_changes_nothing(role: str, clip: Path, reference: Made, tmp_path: Path) -> None:
+    outcome = run_and_kill([role], clip, tmp_path, plan="unchained")
+    assert (outcome.state, outcome.frames, outcome.error) == ("completed", FRAMES, None)
+    assert made_by(tmp_path / "out") == reference
+
+
+@pytest.mark.parametrize("role", ["source", CHAINED, "supervisor"])
+def test_killed_role_chained_changes_nothing(role: str, clip: Path, reference: Made, tmp_path: Path) -> None:
+    outcome = run_and_kill([role], clip, tmp_path, plan="chained")
+    assert (outcome.state, outcome.frames, outcome.error) == ("completed", FRAMES, None)
+    assert made_by(tmp_path / "out") == reference
+
+
+def test_everything_killed_at_once_changes_nothing(clip: Path, reference: Made, tmp_path: Path) -> None:
+    everyone = ["source", "decode", "twice.0", "guard.0", "encode", "audio", "quality.0", "record", "supervisor"]
+    outcome = run_and_kill(everyone, clip, tmp_path, plan="unchained")
+    assert (outcome.state, outcome.frames, outcome.error) == ("completed", FRAMES, None)
+    assert made_by(tmp_path / "out") == reference
