@@ -31,7 +31,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from pipeline.errors import ModelFormatError, SignatureError, Unreachable
+from pipeline.errors import ModelFormatError, SignatureError, StorageError, Unreachable
 
 FILE_LIMIT_BYTES = 256 << 20
 TABLE_LIMIT_BYTES = 1 << 20  # a table of a thousand tensors has a tenth of it
@@ -57,6 +57,9 @@ def save(path: Path, header: ModelHeader, state: Mapping[str, Tensor]) -> ModelH
     """Write `state` under `header` to `path`, complete or not at all; return the header as written.
 
     The header's tensors are taken from `state`, and a signature is dropped: it would no longer fit.
+
+    Raises:
+        StorageError: the file cannot be written.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     header = replace(header, tensors=_described(state), signature=None)
@@ -153,16 +156,21 @@ def _write(path: Path, header: ModelHeader, state: Mapping[str, Tensor]) -> None
     if header.signature is not None:
         metadata["signature"] = header.signature
     data = _ordered(save_safetensors(dict(state), metadata=metadata))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)  # mkstemp's 0600 would hide a model from the service's user
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(name, 0o644)  # mkstemp's 0600 would hide a model from the service's user
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written: {error.strerror}", where=str(path), hint="give a place with room and write access"
+        ) from error
 
 
 def _ordered(data: bytes) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.media.degrade import Encoding, Picture, degrade, pictures_of, stream_facts
 from pipeline.media.synthetic import Scene, SceneConfig
 from pipeline.train.drawn import marked, sheet
@@ -103,18 +104,28 @@ def make_pairs(data: Path | None, config: PairsConfig, progress: Progress) -> tu
 
 
 def cached_pairs(data: Path | None, config: PairsConfig, cache: Path, progress: Progress) -> tuple[Pairs, Pairs]:
-    """Return `make_pairs`, made once for a configuration and a list of files, then read from the folder `cache`."""
+    """Return `make_pairs`, made once for a configuration and a list of files, then read from the folder `cache`.
+
+    Raises:
+        ConfigError: as `make_pairs`.
+        StorageError: the cache cannot be written.
+    """
     files = [(str(path.relative_to(data)), path.stat().st_size) for path in training_files(data)] if data else []
     key = hashlib.sha256(json.dumps([VERSION, asdict(config), files]).encode()).hexdigest()[:16]
     folder = cache / key
     names = ("train.low", "train.high", "held.low", "held.high")
     if not all((folder / f"{name}.npy").is_file() for name in names):
         train, held = make_pairs(data, config, progress)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, array in zip(names, (train.low, train.high, held.low, held.high), strict=True):
-            unfinished = folder / f".{name}.npy"
-            np.save(unfinished, array)
-            unfinished.rename(folder / f"{name}.npy")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, array in zip(names, (train.low, train.high, held.low, held.high), strict=True):
+                unfinished = folder / f".{name}.{os.getpid()}.npy"
+                np.save(unfinished, array)
+                unfinished.rename(folder / f"{name}.npy")
+        except OSError as error:
+            raise StorageError(
+                f"pairs cannot be kept: {error.strerror}", where=str(folder), hint="choose another --cache"
+            ) from error
     arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
     return Pairs(low=arrays[0], high=arrays[1]), Pairs(low=arrays[2], high=arrays[3])
 

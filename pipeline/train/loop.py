@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import ConfigError, ModelFormatError
+from pipeline.errors import ConfigError, ModelFormatError, StorageError
 from pipeline.models.fedsr import FEdsr, FEdsrConfig
 from pipeline.train.data import Pairs
 from pipeline.train.losses import LOSSES, psnr_gain_db
@@ -93,7 +93,11 @@ class Run:
         return net.fold()
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, complete or not at all; safetensors, no pickle."""
+        """Write a checkpoint, complete or not at all; safetensors, no pickle.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.net.named_parameters():
             tensors[f"net.{name}"] = parameter.detach()
@@ -110,9 +114,14 @@ class Run:
             }
         )
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata={"run": text})
-        unfinished.replace(path)
+        parts = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(parts, unfinished, metadata={"run": text})
+            unfinished.replace(path)
+        except (OSError, SafetensorError) as error:
+            unfinished.unlink(missing_ok=True)
+            raise StorageError(f"the checkpoint cannot be written: {error}", where=str(path)) from error
 
     @classmethod
     def load(cls, path: Path, network: FEdsrConfig, config: TrainConfig) -> Run:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import ModelFormatError, SignatureError, Unreachable
+from pipeline.errors import ModelFormatError, SignatureError, StorageError, Unreachable
 from pipeline.store import modelfile
 from pipeline.store.modelfile import ModelHeader, load, save, sign, verify
 
@@ -195,3 +195,13 @@ def test_a_signature_that_is_no_base64_is_refused(path: Path) -> None:
     path.write_bytes(with_table(table, body))
     with pytest.raises(SignatureError):
         verify(path, Ed25519PrivateKey.generate().public_key())
+
+
+def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file/probe"):
+        save(tmp_path / "file" / "probe.safetensors", HEADER, state())
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="cannot be written"):
+        save(tmp_path / "folder", HEADER, state())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.models.fedsr import bicubic
 from pipeline.train.data import Pairs, PairsConfig, cached_pairs, make_pairs, training_files
 from pipeline.train.drawn import marked, sheet
@@ -67,6 +67,12 @@ def test_pairs_are_made_once(tmp_path: Path) -> None:
     assert count == len(made) > 0
     assert same(first[0], again[0])
     assert same(first[1], again[1])
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="pairs cannot be kept"):
+        cached_pairs(None, PairsConfig(**(fields(TINY) | {"sheets": 2})), tmp_path / "file", quiet)
 
 
 def test_stills_of_a_folder_are_used_and_each_tenth_is_held_out(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.errors import ConfigError, ModelFormatError
+from pipeline.errors import ConfigError, ModelFormatError, StorageError
 from pipeline.models.fedsr import FEdsrConfig
 from pipeline.train.data import Pairs
 from pipeline.train.drawn import sheet
@@ -108,6 +108,13 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(ModelFormatError, match="no checkpoint"):
         Run.load(path, NETWORK, CONFIG)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="folder: the checkpoint cannot be written"):
+        Run.start(NETWORK, CONFIG).save(tmp_path / "folder")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
 
 def test_an_unknown_loss_is_refused() -> None:
