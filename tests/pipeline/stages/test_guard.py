@@ -1,0 +1,100 @@
+"""Guard: leaves good frames as they are, byte for byte, and takes bad blocks back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError
+from pipeline.stage import StageEnv, Work
+from pipeline.stages.guard import Guard, GuardConfig
+from pipeline.vision.upscale import upscale
+from pipeline.wire.acks import Stamp
+from pipeline.wire.frames import FrameBatch
+from tests.pipeline.stages.test_enhance import batch
+
+STAMP = Stamp(model="f-edsr-x2@1", runtime="openvino-int8")
+
+
+def guard(**config: float) -> Guard:
+    stage = Guard(GuardConfig(**config))
+    stage.open(StageEnv())
+    return stage
+
+
+def work(enhanced: FrameBatch, source: FrameBatch, stamp: Stamp = STAMP) -> Work[FrameBatch]:
+    return Work(item=enhanced, span=enhanced.span, side=(source,), stamp=stamp)
+
+
+def damaged(enhanced: FrameBatch, frame: int, rows: slice, columns: slice, by: int) -> FrameBatch:
+    """A copy whose luma is `by` brighter in one place of one frame."""
+    out = replace(enhanced, data=enhanced.data.copy())
+    out.planes().y[frame, rows, columns] += np.uint8(by)
+    return out
+
+
+def luma(frames: FrameBatch) -> NDArray[np.uint8]:
+    return frames.planes().y
+
+
+@pytest.mark.parametrize(("width", "height"), [(48, 48), (47, 31), (1, 1)])
+def test_a_conventional_picture_is_fully_stable_and_passes_as_it_is(width: int, height: int) -> None:
+    source = batch(width, height)
+    enhanced = upscale(source, 2)
+    result = guard().process(work(enhanced, source))
+    assert result.frames is enhanced
+    assert (result.report.stability == 1).all() and not result.report.restored_blocks.any()
+    assert result.report.enhanced.all() and result.report.model_version == "f-edsr-x2@1"
+
+
+def test_a_bad_block_of_one_frame_goes_back_and_nothing_else_changes() -> None:
+    """30 code values on the source's block (1, 1), 16..32 px: blocks beside it change towards bicubic at most."""
+    source = batch(64, 64)
+    plain = upscale(source, 2)
+    enhanced = damaged(plain, 1, slice(32, 64), slice(32, 64), 30)
+    result = guard().process(work(enhanced, source))
+    assert result.report.restored_blocks.tolist() == [0, 1, 0]
+    assert result.report.enhanced.all() and result.report.stability[1] < 1
+    assert np.array_equal(result.frames.data, plain.data)
+    assert np.array_equal(luma(enhanced)[1, 32:64, 32:64], luma(plain)[1, 32:64, 32:64] + 30)  # the input is untouched
+
+
+def test_a_frame_that_is_bad_all_over_becomes_bicubic() -> None:
+    source = batch(40, 24)
+    plain = upscale(source, 2)
+    enhanced = damaged(plain, 0, slice(None), slice(None), 40)
+    result = guard().process(work(enhanced, source))
+    assert np.array_equal(result.frames.data, plain.data)
+    assert result.report.restored_blocks.tolist() == [6, 0, 0]  # ⌈24/16⌉ × ⌈40/16⌉
+    assert result.report.enhanced.tolist() == [False, True, True]
+
+
+def test_limits_of_nothing_let_everything_pass() -> None:
+    source = batch(40, 24)
+    enhanced = damaged(upscale(source, 2), 0, slice(None), slice(None), 40)
+    result = guard(stability=0, tolerance=255).process(work(enhanced, source))
+    assert result.frames is enhanced and not result.report.restored_blocks.any()
+
+
+@pytest.mark.parametrize("stamp", [Stamp(model="f@1", set_aside=("enhance",)), Stamp(runtime="bicubic")], ids=str)
+def test_frames_that_were_not_enhanced_are_reported_so(stamp: Stamp) -> None:
+    source = batch()
+    report = guard().process(work(upscale(source, 2), source, stamp)).report
+    assert not report.enhanced.any() and report.model_version == ""
+
+
+def test_a_bypass_is_bicubic_with_every_block_set_back() -> None:
+    source = batch(40, 24)
+    result = guard().bypass(work(damaged(upscale(source, 2), 0, slice(None), slice(None), 40), source))
+    assert np.array_equal(result.frames.data, upscale(source, 2).data)
+    assert (result.report.restored_blocks == 6).all() and not result.report.enhanced.any()
+    assert result.frames.span == source.span and np.array_equal(result.frames.pts, source.pts)
+
+
+@pytest.mark.parametrize("config", [{"stability": 1.5}, {"tolerance": -1.0}])
+def test_settings_are_checked_when_they_are_made(config: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(config))):
+        GuardConfig(**config)
