@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ssl
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from numpy.typing import NDArray
 
 from pipeline.wire.packets import Packet
@@ -72,7 +78,8 @@ def encode(
         stream.codec_context.thread_count = 1
         base = 1 / (Fraction(rate) * TICKS)
         # AVI takes its frame rate from the time base; MPEG-2 knows no other
-        stream.codec_context.time_base = 1 / Fraction(rate) if path.suffix in {".avi", ".mpg"} else base
+        coarse = path.suffix == ".avi" or codec == "mpeg2video"
+        stream.codec_context.time_base = 1 / Fraction(rate) if coarse else base
         stream.options = X264 if options is None and codec == "libx264" else options or {}
         if interlaced:
             stream.codec_context.flags |= int(av.codec.context.Flags.interlaced_dct)
@@ -229,3 +236,36 @@ def with_data(packet: Packet, data: bytes) -> Packet:
 def with_pts(packet: Packet, pts: int | None) -> Packet:
     """The packet at another time."""
     return replace(packet, pts=pts, dts=pts)
+
+
+def with_edit(path: Path, source: Path, *, start_ticks: int) -> Path:
+    """A copy of an MP4 of one track, shown from a media time on by its edit list (ISO/IEC 14496-12 8.6.6)."""
+    data = bytearray(source.read_bytes())
+    at = data.index(b"elst") + 4
+    assert data[at] == 0 and struct.unpack_from(">I", data, at + 4)[0] == 1
+    struct.pack_into(">i", data, at + 12, start_ticks)
+    path.write_bytes(data)
+    return path
+
+
+def own_certificate(folder: Path) -> ssl.SSLContext:
+    """A server's TLS context with a certificate for localhost that it signed itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=3650))
+        .not_valid_after(now + timedelta(days=36500))
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = folder / "server.pem"
+    path.write_bytes(pem + certificate.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context

@@ -75,6 +75,8 @@ def local_path(uri: str) -> Path:
     text = uri
     if uri.startswith("file:") and not Path(uri).exists():
         text = uri.removeprefix("file://localhost").removeprefix("file://").removeprefix("file:")
+    if "\0" in text:
+        raise Unreachable("is no path: it holds a NUL character", where=repr(uri), hint="check the path")
     path = Path(text)
     try:
         if path.is_dir():
@@ -86,8 +88,6 @@ def local_path(uri: str) -> Path:
         with path.open("rb") as file:
             if not file.read(1):
                 raise UnsupportedMedia("is empty", where=uri, hint="the recording or download failed")
-    except ValueError as error:  # a NUL in the path
-        raise Unreachable(f"is no path: {error}", where=repr(uri)) from error
     except Unreachable:
         raise
     except OSError as error:

@@ -2,7 +2,10 @@
 
 FFmpeg follows redirects, resolves names again after any check, and waits as long as the server likes. This reader
 connects to the address that was checked, follows nothing, and bounds each read. With Range support it is seekable;
-without, it reads forwards only, and says so when the file needs more.
+without, it reads forwards only.
+
+FFmpeg calls `read` and `seek` from inside, where an exception of ours would get lost behind its own. So what goes wrong
+there is kept in `failure` and looks like the end of the file; who opened the container asks for it.
 """
 
 from __future__ import annotations
@@ -25,7 +28,12 @@ _TRIES = 3  # connections for one read: a dropped one is taken up where it broke
 
 
 class HttpFile(io.RawIOBase):
-    """Reads `uri` (http or https) from byte 0. Raises Unreachable for all that goes wrong on the way."""
+    """Reads `uri` (http or https) from byte 0.
+
+    Raises:
+        ConfigError: `uri` is no address.
+        Unreachable: the first request fails.
+    """
 
     def __init__(self, uri: str, *, where: str, options: SourceOptions) -> None:
         super().__init__()
@@ -49,6 +57,7 @@ class HttpFile(io.RawIOBase):
         self._size: int | None = None
         self._ranges = False
         self._first = b""
+        self.failure: Unreachable | None = None
         self._connection: http.client.HTTPConnection | None = None
         self._response: http.client.HTTPResponse | None = None
         self._connect(0)
@@ -59,49 +68,64 @@ class HttpFile(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        return self._size is not None
+        return self._ranges and self._size is not None
 
     def tell(self) -> int:
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; the server is asked again only at the next read. The end is known only if the server tells the size."""
+        """Move; the server is asked again only at the next read. Returns -1 where that cannot be."""
         if whence == io.SEEK_END:
             if self._size is None:
-                raise OSError("the server does not say how long the file is")
+                return -1
             offset += self._size
         elif whence == io.SEEK_CUR:
             offset += self._at
+        if offset < 0 or (offset != self._at and not self.seekable()):
+            return -1
+        ahead = offset - self._at
+        if self._response is not None and 0 < ahead <= _SKIP_BYTES:
+            while self._at < offset and self.read(offset - self._at):
+                pass
         if offset != self._at:
-            self._move(offset)
+            self._drop()
+            self._at = offset
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes, b"" at the end."""
+        """Return up to `size` bytes; b"" at the end, or with `failure` set."""
         wanted = 1 << 16 if size is None or size < 0 else size
-        if self._size is not None and self._at >= self._size:
+        if self.failure is not None or (self._size is not None and self._at >= self._size):
             return b""
-        for attempt in range(_TRIES):
+        try:
+            data = self._some(wanted)
+        except Unreachable as error:
+            self.failure = error
+            return b""
+        if self._at < _HEAD_BYTES and self._at == len(self._first):
+            self._first += data[: _HEAD_BYTES - self._at]
+        self._at += len(data)
+        return data
+
+    def _some(self, wanted: int) -> bytes:
+        """The next bytes, from another connection if the one there is breaks. Raises Unreachable."""
+        for attempt in range(1, _TRIES + 1):
             try:
                 if self._response is None:
                     self._connect(self._at)
                 assert self._response is not None
                 data = self._response.read1(wanted)
                 self._check_deadline()
-                if not data and self._size is not None and self._at < self._size:
-                    raise http.client.IncompleteRead(b"")
+                if data or self._size is None:
+                    return data
+                raise http.client.IncompleteRead(b"")
+            except Unreachable:
+                raise
             except (OSError, http.client.HTTPException) as error:
-                if isinstance(error, Unreachable):
-                    raise
                 self._drop()
-                if not self._ranges or attempt == _TRIES - 1 or isinstance(error, TimeoutError):
+                if not self._ranges or attempt == _TRIES or isinstance(error, TimeoutError):
                     raise self._failed(error) from error
-                continue
-            if self._at < _HEAD_BYTES and self._at == len(self._first):
-                self._first += data[: _HEAD_BYTES - self._at]
-            self._at += len(data)
-            return data
-        raise AssertionError("unreachable: the last attempt raises")
+        raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
         self._drop()
@@ -112,6 +136,13 @@ class HttpFile(io.RawIOBase):
     def opened(self) -> None:
         """Say that the container is open: from here on each read has its own deadline."""
         self._deadline_s = None
+
+    def why_no_pictures(self) -> Unreachable | None:
+        """Return what keeps FFmpeg from reading on: a failure, or that it would have to go back, which cannot be."""
+        at_end = self._size is None or self._at >= self._size
+        if self.failure is None and not self.seekable() and at_end and self._at > 0:
+            return self._forward_only()
+        return self.failure
 
     def head(self) -> bytes:
         """Return the first bytes (up to 4 KiB) that were read."""
@@ -162,7 +193,7 @@ class HttpFile(io.RawIOBase):
                 raise self._forward_only()
             return
         self._drop()
-        if status == 416 and start == 0:  # nothing satisfies a range of an empty file
+        if status == 416 and start == 0:  # no range of an empty file is satisfiable
             self._size = 0
             return
         if 300 <= status < 400:
@@ -172,17 +203,6 @@ class HttpFile(io.RawIOBase):
                 hint=f"use {hostile.without_secrets(response.headers.get('Location', 'the address it leads to'))}",
             )
         raise Unreachable(f"the server answers {status} {response.reason}", where=self._where, hint="check the address")
-
-    def _move(self, offset: int) -> None:
-        ahead = offset - self._at
-        if self._response is not None and 0 < ahead <= _SKIP_BYTES:
-            while self._at < offset and self.read(offset - self._at):
-                pass
-            return
-        if not self._ranges and (self._size is None or offset < self._size):
-            raise self._forward_only()
-        self._drop()
-        self._at = offset
 
     def _drop(self) -> None:
         for part in (self._response, self._connection):

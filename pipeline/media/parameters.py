@@ -19,7 +19,7 @@ def _nal_units(data: bytes, length_bytes: int) -> list[bytes]:
     """The NAL units of an access unit: Annex B if `length_bytes` is 0, else each behind its length."""
     if length_bytes == 0:
         starts = [m.end() for m in _START.finditer(data)]
-        stops = [s - 3 for s in starts[1:]] + [len(data)]
+        stops = [*(s - 3 for s in starts[1:]), len(data)] if starts else []
         return [data[a:b].rstrip(b"\x00") for a, b in zip(starts, stops, strict=True)]
     units, at = [], 0
     while at + length_bytes <= len(data):

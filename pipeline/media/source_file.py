@@ -52,7 +52,11 @@ class FileSource(Source):
         self._open: list[_Opened] = []
         self.problems = Counter()
         with self._opened() as opened:
-            self._chosen = _choose(opened.container, self._where)
+            try:
+                self._chosen = _choose(opened.container, self._where)
+            except CorruptMedia:
+                opened.check(no_pictures=True)
+                raise
             self.info = _info(opened.container, self._chosen, self._where)
 
     def batches(self, *, epoch: int = 0, packet: int = 0, stream: StreamId) -> Generator[PacketBatch]:
@@ -101,12 +105,14 @@ class FileSource(Source):
                         continue  # PyAV's own "flush"
                     failed = 0
                     yield (Track.VIDEO if packet.stream_index == chosen.video else Track.AUDIO), packet
+                opened.check()
                 return
             except (av.error.ExitError, TimeoutError) as error:
                 raise Unreachable(
                     f"no data for {self._options.read_timeout_s:g} s", where=self._where, hint="check the network"
                 ) from error
             except MEDIA_ERRORS as error:
+                opened.check()
                 self.problems["read_error"] += 1
                 failed += 1
                 if failed >= _ERRORS_IN_A_ROW:
@@ -139,6 +145,7 @@ class _Opened:
             if path is None:
                 self._file = HttpFile(uri, where=where, options=options)
                 self.container = av.open(self._file, mode="r", options=limits, buffer_size=64 << 10)
+                self.check()
                 self._file.opened()
             else:
                 self.container = av.open(
@@ -157,8 +164,16 @@ class _Opened:
             ) from error
         except MEDIA_ERRORS as error:
             head = self._file.head() if self._file is not None else _head(path)
+            failure = self._file.failure if self._file is not None else None
             self.close()
-            raise hostile.why_not_media(head, where=where) from error
+            raise failure or hostile.why_not_media(head, where=where) from error
+
+    def check(self, *, no_pictures: bool = False) -> None:
+        """Raise what went wrong below the container (which sees an end there)."""
+        if self._file is not None:
+            failure = self._file.why_no_pictures() if no_pictures else self._file.failure
+            if failure is not None:
+                raise failure
 
     def close(self) -> None:
         if self.container is not None:
@@ -213,7 +228,8 @@ class _PictureWatch:
         if extradata == self._codec.extradata and (same or first):
             return raw
         candidate = replace(self._codec, extradata=extradata)
-        shown = _first_picture(candidate, [_off_timeline(raw)])
+        # without the size so far: a decoder that is told one may take another for damage (MJPEG does)
+        shown = _first_picture(replace(candidate, size=None, pix_fmt=""), [_off_timeline(raw)])
         if shown is None:
             self._problems["undecodable_key"] += 1
             return raw

@@ -156,7 +156,8 @@ class SyntheticSource(Source):
         context.flags |= int(CodecFlags.global_header) | int(CodecFlags.bitexact)
         context.colorspace, context.color_primaries, context.color_trc = COLOR.matrix, COLOR.primaries, COLOR.transfer
         context.color_range = 1  # AVCOL_RANGE_MPEG: limited
-        options = {} if odd else {"preset": "veryfast", "sc_threshold": "0"}
+        # mbtree reads memory that it did not write (measured at 64×48: 35 of 2,163 runs differed, none without it).
+        options = {} if odd else {"preset": "veryfast", "sc_threshold": "0", "x264-params": "mbtree=0"}
         if self._bitrate_bps:
             context.bit_rate = self._bitrate_bps
             options |= {"maxrate": str(self._bitrate_bps), "bufsize": str(self._bitrate_bps)}

@@ -119,6 +119,7 @@ class Timeline:
         self._video = _Clock(video)
         self._audio = _Clock(audio) if audio is not None else None
         self._wrap = 1 << wrap_bits if wrap_bits else 0
+        self._laps = 0  # of the epoch: how often the counter has wrapped
         self._trust_pts = trust_pts
         self._shifts_ns = [0]  # of the epoch: the last one is in force, the one before may still hold for late audio
         self._last_dts: int | None = None  # of video, raw (unwrapped, before the shift)
@@ -179,14 +180,15 @@ class Timeline:
             return packet
         reference = clock.ticks_of(at_ns - self._shifts_ns[-1])
 
-        def near(ticks: int | None) -> int | None:
-            if ticks is None:
-                return None
-            return ticks + (reference - ticks + self._wrap // 2) // self._wrap * self._wrap
+        def laps(ticks: int | None) -> int:
+            return 0 if ticks is None else (reference - ticks + self._wrap // 2) // self._wrap
 
-        pts, dts = near(packet.pts), near(packet.dts)
-        if (pts, dts) != (packet.pts, packet.dts):
+        pts_laps, dts_laps = laps(packet.pts), laps(packet.dts)
+        if max(pts_laps, dts_laps) > self._laps:
             self.problems["wrap"] += 1
+            self._laps = max(pts_laps, dts_laps)
+        pts = None if packet.pts is None else packet.pts + pts_laps * self._wrap
+        dts = None if packet.dts is None else packet.dts + dts_laps * self._wrap
         return replace(packet, pts=pts, dts=dts)
 
     def _clocks_ns(self) -> list[int]:
@@ -284,6 +286,7 @@ class Timeline:
         if self._audio is not None:
             self._audio = _Clock(self._audio.codec)
         self._shifts_ns = [0]
+        self._laps = 0
         self._last_dts = None
         self._suspect = False
         self.problems[why] += 1
