@@ -19,6 +19,7 @@ from av.codec.context import CodecContext
 from pipeline.errors import CorruptMedia, UnsupportedMedia
 from pipeline.media.deinterlace import Deinterlacer
 from pipeline.media.hostile import MAX_LONG_SIDE_PX, MAX_SHORT_SIDE_PX
+from pipeline.media.picture import Picture
 from pipeline.wire.packets import Codec, Packet
 
 MEDIA_ERRORS = (av.error.FFmpegError, IndexError, ValueError, OverflowError, EOFError)
@@ -26,29 +27,6 @@ MEDIA_ERRORS = (av.error.FFmpegError, IndexError, ValueError, OverflowError, EOF
 
 _ERRORS_IN_A_ROW = 300  # packets that fail one after the other before a source is given up: 10 s at 30 Hz (chosen)
 _DECODERS = {"av1": "libdav1d"}  # FFmpeg's own "av1" decodes on hardware only
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """A decoded picture.
-
-    Attributes:
-        frame: FFmpeg's.
-        number: of the packet that it came from, in the epoch.
-        pts: ticks; None where neither source nor container knows.
-        dts: of its packet, ticks; None likewise.
-        duration: ticks; 0 if unknown.
-        key: whether its packet is a random-access point.
-        arrived_ns: Unix time at which its packet arrived.
-    """
-
-    frame: av.VideoFrame
-    number: int
-    pts: int | None
-    dts: int | None
-    duration: int
-    key: bool
-    arrived_ns: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import av
+import av.error
 import av.filter
 
-if TYPE_CHECKING:
-    from pipeline.media.decode import Picture
+from pipeline.media.picture import Picture
 
 _SMALLEST_PX = 4  # bwdif refuses less
 

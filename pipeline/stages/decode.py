@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import LimpidError, StageError
 from pipeline.media.color import I420Writer, color_of
-from pipeline.media.decode import Picture, VideoDecoder
+from pipeline.media.decode import VideoDecoder
+from pipeline.media.picture import Picture
 from pipeline.stage import StageConfig, StageEnv, StageSpec, StreamStage, Work
 from pipeline.wire.acks import Snapshot
 from pipeline.wire.frames import ColorSpec, FrameBatch, Size
