@@ -91,7 +91,7 @@ def contestant(name: str, source: str) -> dict[str, Any]:
         if name == "plain":
             passed = PlainLoop(job).run()
             spent = {n: [s.wall_s, s.cpu_s, s.calls] for n, s in passed.spent.items()}
-            return _said(passed.marks) | {"frames": passed.frames, "spent": spent}
+            return said(passed.marks) | {"frames": passed.frames, "spent": spent}
         marks = [(time.monotonic(), 0)]
         return run_product(job, marks, local=name == "local")
 
@@ -113,12 +113,13 @@ def run_product(job: Job, marks: list[tuple[float, int]], *, local: bool) -> dic
         outcome = run_on_ray([job], stop=threading.Event(), progress=told)[0]
     if outcome.state != "completed":
         raise outcome.error or AssertionError(outcome.state)
-    return _said(marks) | {"frames": outcome.frames, "counts": dict(outcome.counts)}
+    return said(marks) | {"frames": outcome.frames, "counts": dict(outcome.counts)}
 
 
-def _said(marks: list[tuple[float, int]]) -> dict[str, Any]:
+def said(marks: list[tuple[float, int]]) -> dict[str, Any]:
+    """Return the steady part of a run, as contestants write it."""
     start, stop, frames = steady(marks)
-    return {"start_s": start, "stop_s": stop, "steady_frames": frames, "marks": marks}
+    return {"start_s": start, "stop_s": stop, "steady_frames": frames}
 
 
 def report(runs: Mapping[str, list[Ran]], stage_times: Path | None) -> list[Row]:

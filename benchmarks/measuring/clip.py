@@ -49,3 +49,18 @@ def remux(uri: str, path: Path, *, times: int = 1) -> Path:
             shift += end
     source.close()
     return path
+
+
+def tiny(path: Path, frames: int) -> Path:
+    """Write an MP4 of so many small black frames, one packet each, in order; return its path."""
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "bf": "0", "threads": "1"})
+        track.width, track.height, track.pix_fmt = 64, 48, "yuv420p"
+        for index in range(frames):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts = index
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    return path
