@@ -10,16 +10,23 @@ from __future__ import annotations
 from typing import Any
 
 import av
+import av.error
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from pipeline.errors import CorruptMedia
 from pipeline.wire.frames import ColorSpec, Size
 
 _PLAIN = ("yuv420p", "yuvj420p")
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INP
 _MPEG, _JPEG = 1, 2  # AVColorRange
 _BT709, _BT601 = 1, 6  # H.273 table 4: ITU-R BT.709, BT.601 (625 and 525 lines share the matrix)
+# H.273 tables 2 to 4: what is defined for Y'CbCr; anything else (reserved, damaged) is unspecified.
+_PRIMARIES = {1, 2, *range(4, 13), 22}
+_TRANSFERS = {1, 2, *range(4, 19)}
+_MATRICES = {1, 2, *range(4, 15)}
+_UNSPECIFIED = 2
 _HD_HEIGHT_PX = 576  # above it BT.709 is the usual matrix (chosen, as players do)
 
 
@@ -33,8 +40,15 @@ def color_of(frame: av.VideoFrame) -> ColorSpec:
     if frame.format.is_rgb:
         matrix, full = _matrix_for(frame), False
     return ColorSpec(
-        matrix=matrix, primaries=int(frame.color_primaries), transfer=int(frame.color_trc), full_range=full
+        matrix=_known(matrix, _MATRICES),
+        primaries=_known(int(frame.color_primaries), _PRIMARIES),
+        transfer=_known(int(frame.color_trc), _TRANSFERS),
+        full_range=full,
     )
+
+
+def _known(code: int, codes: set[int]) -> int:
+    return code if code in codes else _UNSPECIFIED
 
 
 def _matrix_for(frame: av.VideoFrame) -> int:
@@ -64,7 +78,11 @@ class I420Writer:
         self._reformatter = VideoReformatter()
 
     def write(self, frame: av.VideoFrame, out: NDArray[np.uint8]) -> bool:
-        """Write `frame` into `out`, (size.frame_bytes,) uint8 and contiguous; say whether it had to be scaled."""
+        """Write `frame` into `out`, (size.frame_bytes,) uint8 and contiguous; say whether it had to be scaled.
+
+        Raises:
+            CorruptMedia: it cannot be converted.
+        """
         coded = self._coded
         scaled = (frame.width, frame.height) != (coded.width_px, coded.height_px)
         if scaled or frame.format.name not in _PLAIN:
@@ -82,14 +100,21 @@ class I420Writer:
     def _converted(self, frame: av.VideoFrame) -> av.VideoFrame:
         full = frame.color_range == _JPEG or frame.format.name.startswith("yuvj")
         rgb = frame.format.is_rgb
-        matrix = None
-        if rgb:
-            matrix = Colorspace.ITU709 if _matrix_for(frame) == _BT709 else Colorspace.ITU601
+        # From Y'CbCr to Y'CbCr no matrix is applied. Naming one for both keeps reserved codes away from swscale, which
+        # refuses them.
+        matrix = Colorspace.ITU709 if not rgb or _matrix_for(frame) == _BT709 else Colorspace.ITU601
+        try:
+            return self._reformat(frame, matrix, full=full, rgb=rgb)
+        except av.error.FFmpegError as error:
+            raise CorruptMedia(f"a {frame.format.name} picture cannot be converted: {error}") from error
+
+    def _reformat(self, frame: av.VideoFrame, matrix: Colorspace, *, full: bool, rgb: bool) -> av.VideoFrame:
         return self._reformatter.reformat(
             frame,
             width=self._coded.width_px,
             height=self._coded.height_px,
             format="yuv420p",
+            src_colorspace=None if rgb else matrix,
             dst_colorspace=matrix,
             interpolation=_EXACT,
             src_color_range=_JPEG if full or rgb else _MPEG,

@@ -283,7 +283,8 @@ def _choose(container: Any, where: str) -> _Chosen:
     candidates = [
         s
         for s in container.streams.video
-        if s.codec_context is not None and not int(s.disposition) & int(av.stream.Disposition.attached_pic)
+        if isinstance(s.codec_context, av.VideoCodecContext)
+        and not int(s.disposition) & int(av.stream.Disposition.attached_pic)
     ]
     if not container.streams.video or not candidates:
         kinds = sorted({s.type for s in container.streams if s.type is not None})
@@ -307,7 +308,7 @@ def _choose(container: Any, where: str) -> _Chosen:
             too_large = too_large or error
             continue
         audio = container.streams.best("audio", related=stream) or next(iter(container.streams.audio), None)
-        if audio is not None and audio.codec_context is None:
+        if audio is not None and not isinstance(audio.codec_context, av.AudioCodecContext):
             audio = None
         return _Chosen(
             video=stream.index,
@@ -422,8 +423,10 @@ def _audio_codec(stream: Any) -> Codec:
 def _info(container: Any, chosen: _Chosen, where: str) -> SourceInfo:
     tracks = []
     for stream in container.streams:
+        # by its codec, not by stream.type: damage can change the latter while the file is open
         context = stream.codec_context
-        is_video = stream.type == "video" and context is not None and context.width and context.height
+        is_video = isinstance(context, av.VideoCodecContext) and context.width > 0 and context.height > 0
+        is_audio = isinstance(context, av.AudioCodecContext)
         tracks.append(
             TrackInfo(
                 index=stream.index,
@@ -431,10 +434,10 @@ def _info(container: Any, chosen: _Chosen, where: str) -> SourceInfo:
                 codec=context.codec.canonical_name if context is not None else "",
                 chosen=stream.index in (chosen.video, chosen.audio),
                 size=Size(width_px=context.width, height_px=context.height) if is_video else None,
-                frame_rate=_rate(stream) if stream.type == "video" else None,
+                frame_rate=_rate(stream) if is_video else None,
                 pix_fmt=(context.pix_fmt or "") if is_video else "",
-                sample_rate_hz=(context.sample_rate or 0) if stream.type == "audio" and context else 0,
-                channels=(context.channels or 0) if stream.type == "audio" and context else 0,
+                sample_rate_hz=(context.sample_rate or 0) if is_audio else 0,
+                channels=(context.channels or 0) if is_audio else 0,
                 language=stream.language or "",
             )
         )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import LimpidError, StageError
+from pipeline.errors import CorruptMedia, LimpidError, StageError
 from pipeline.media.color import I420Writer, color_of
 from pipeline.media.decode import VideoDecoder
 from pipeline.media.picture import Picture
@@ -155,8 +155,12 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
                     data=np.empty((_BATCH_FRAMES, self._writer.size.frame_bytes), np.uint8),
                 )
             filling = self._filling
-            if self._writer.write(picture.frame, filling.data[len(filling.pts)]):
-                self.problems["size_changed"] += 1
+            try:
+                if self._writer.write(picture.frame, filling.data[len(filling.pts)]):
+                    self.problems["size_changed"] += 1
+            except CorruptMedia:
+                self.problems["decode_error"] += 1
+                continue
             filling.pts.append(self._placed(picture))
             filling.duration.append(picture.duration)
             filling.arrived_ns.append(picture.arrived_ns)
