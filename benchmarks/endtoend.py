@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from measuring.clip import rendered
 from measuring.contest import Ran, load, middle, python, run
 from measuring.plain import PlainLoop, Spent, steady
 from report import SHARED, Row, parser, print_table, write_json
@@ -73,13 +74,6 @@ def source_of(scratch: Path, *, seconds: int, quick: bool) -> Path:
     if CLIP.is_file() and not quick:
         return CLIP
     return rendered(scratch / "scene.mp4", width=640, height=360, seconds=seconds)
-
-
-def rendered(path: Path, *, width: int, height: int, seconds: int, fps: int = 25) -> Path:
-    """Write the rendered scene to an MP4 and return its path."""
-    from measuring.clip import remux
-
-    return remux(f"synthetic://street?width={width}&height={height}&fps={fps}&seconds={seconds}&seed=1", path)
 
 
 def contestant(name: str, source: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import endtoend
 from flow_peers import load
 from flow_peers.stages import graph
-from measuring.clip import tiny
+from measuring.clip import rendered, tiny
 from measuring.contest import ROOT, Ran, middle, python, run
 from measuring.contest import load as load_average
 from measuring.plain import PlainLoop
@@ -210,9 +210,7 @@ def _verdicts(case: str, fps: Mapping[str, float]) -> list[Row]:
 def _source(case: str, scratch: Path, frames: int, *, quick: bool) -> Path:
     if case != "real":
         return tiny(scratch / "tiny.mp4", frames)
-    return (
-        CLIP if CLIP.is_file() and not quick else endtoend.rendered(scratch / "s.mp4", width=320, height=180, seconds=4)
-    )
+    return CLIP if CLIP.is_file() and not quick else rendered(scratch / "s.mp4", width=320, height=180, seconds=4)
 
 
 def _run(one: Contestant, case: str, source: Path, frames: int, folder: Path) -> dict[str, float]:

@@ -5,56 +5,55 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
-from av.codec.context import CodecContext
 
-from pipeline.media.source import open_source
-from pipeline.wire.ids import StreamId
-from pipeline.wire.packets import Track
+from pipeline.media.synthetic import Scene, SceneConfig
+
+FPS = 25
 
 
-def remux(uri: str, path: Path, *, times: int = 1) -> Path:
-    """Write the video packets of a source, `times` times over, to an MP4; return its path.
-
-    Args:
-        uri: as open_source takes it; of one epoch.
-        path: of the MP4.
-        times: how often the clip is to be repeated; its first picture must be a key frame, as a clip's is.
-    """
-    source = open_source(uri)
-    video = source.info.video
-    assert video.size is not None
+def rendered(path: Path, *, width: int, height: int, seconds: int, bitrate: int = 0) -> Path:
+    """Write the rendered scene as an H.264 MP4 without sound, a key frame every two seconds; return its path."""
+    scene = Scene(
+        SceneConfig.parse(f"synthetic://street?width={width}&height={height}&fps={FPS}&seconds={seconds}&seed=1")
+    )
     with av.open(str(path), "w") as container:
-        context = CodecContext.create(video.name, "r")
-        context.extradata = video.extradata
-        context.width, context.height, context.pix_fmt = video.size.width_px, video.size.height_px, video.pix_fmt
-        track = container.add_stream_from_template(context)
-        track.time_base = video.time_base
-        shift = 0
-        for _ in range(times):
-            end = 0
-            for batch in source.batches(stream=StreamId("clip")):
-                for packet in batch.packets:
-                    if packet.track is not Track.VIDEO:
-                        continue
-                    assert packet.pts is not None
-                    out = av.Packet(packet.data)
-                    out.stream = track
-                    out.time_base = video.time_base
-                    out.pts = packet.pts + shift
-                    out.dts = (packet.pts if packet.dts is None else packet.dts) + shift
-                    out.duration = packet.duration
-                    out.is_keyframe = packet.key
-                    end = max(end, packet.pts + packet.duration)
-                    container.mux(out)
-            shift += end
-    source.close()
+        options = {"preset": "veryfast", "threads": "1", "crf": "23", "g": str(2 * FPS), "bf": "2"}
+        track = container.add_stream("libx264", rate=FPS, options=options)
+        track.width, track.height, track.pix_fmt = width, height, "yuv420p"
+        for index in range(seconds * FPS):
+            shape = (height * 3 // 2, width)
+            frame = av.VideoFrame.from_ndarray(scene.frame(index).i420.reshape(shape), format="yuv420p")
+            frame.pts = index
+            container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    return path
+
+
+def looped(once: Path, path: Path, times: int) -> Path:
+    """Write a clip's video `times` times over, its packets as they are; return its path."""
+    with av.open(str(once)) as source, av.open(str(path), "w") as container:
+        taken = source.streams.video[0]
+        track = container.add_stream_from_template(taken)
+        assert taken.time_base is not None
+        packets = [
+            (bytes(p), p.pts, p.dts, p.duration or 0, p.is_keyframe) for p in source.demux(taken) if p.pts is not None
+        ]
+        length = max(pts + duration for _, pts, _, duration, _ in packets) - min(pts for _, pts, *_ in packets)
+        for turn in range(times):
+            for data, pts, dts, duration, key in packets:
+                packet = av.Packet(data)
+                packet.stream = track
+                packet.time_base = taken.time_base
+                packet.pts, packet.dts = pts + turn * length, (pts if dts is None else dts) + turn * length
+                packet.duration, packet.is_keyframe = duration, key
+                container.mux(packet)
     return path
 
 
 def tiny(path: Path, frames: int) -> Path:
     """Write an MP4 of so many small black frames, one packet each, in order; return its path."""
     with av.open(str(path), "w") as container:
-        track = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "bf": "0", "threads": "1"})
+        track = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "bf": "0", "threads": "1"})
         track.width, track.height, track.pix_fmt = 64, 48, "yuv420p"
         for index in range(frames):
             frame = av.VideoFrame(64, 48, "yuv420p")
