@@ -12,7 +12,7 @@ import ipaddress
 import re
 import socket
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pipeline.errors import CorruptMedia, SourceError, Unreachable, UnsupportedMedia
 from pipeline.wire.frames import Size
@@ -74,7 +74,7 @@ def local_path(uri: str) -> Path:
     """
     text = uri
     if uri.startswith("file:") and not Path(uri).exists():
-        text = uri.removeprefix("file://localhost").removeprefix("file://").removeprefix("file:")
+        text = unquote(uri.removeprefix("file://localhost").removeprefix("file://").removeprefix("file:"))
     if "\0" in text:
         raise Unreachable("is no path: it holds a NUL character", where=repr(uri), hint="check the path")
     path = Path(text)

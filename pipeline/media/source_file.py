@@ -28,6 +28,7 @@ _PROBE_PACKETS = 250  # of a track, looked at for its first picture
 _PROBE_BYTES = 32 << 20
 _ERRORS_IN_A_ROW = 50  # failed reads without a packet in between, after which a file is given up
 _WRAP_BITS = {"mpegts": 33, "mpeg": 33, "flv": 32, "live_flv": 32}  # ISO/IEC 13818-1 2.4.3.7; FLV: 32 bits of ms
+_FIELD_ORDERS = (2, 3, 4, 5)  # AVFieldOrder: all but unknown and progressive
 _REORDERING = ("h264", "hevc", "vvc")  # codecs whose order FFmpeg does not work out for containers with dts only
 
 
@@ -396,7 +397,7 @@ def _video_codec(stream: Any, shown: _Shown) -> Codec:
         tag=_tag(context),
         reorder_frames=context.reorder_depth,
         bits_per_sample=context.bits_per_coded_sample or 0,
-        interlaced=shown.interlaced,
+        interlaced=shown.interlaced or context.field_order in _FIELD_ORDERS,
     )
 
 

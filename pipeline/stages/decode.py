@@ -74,7 +74,9 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
         self._step = 0  # ticks from the last picture to the next, should that have no pts
         self._given_keys: deque[int] = deque(maxlen=2)  # packet numbers of the last key pictures given
         self._snapshot = Snapshot(after=0, resume_from=0)
-        self._skip_to: int | None = None  # after restore: drop pictures up to the one of this packet
+        self._given: deque[int] = deque(maxlen=_REORDER_PACKETS)  # packet numbers of the last pictures given
+        self._skip_to: int | None = None  # after restore: drop pictures up to the one of this packet,
+        self._skip_repeats = 1  # the last one of so many (some codecs pack two pictures into a packet)
 
     def close(self) -> None:
         self._decoder = None
@@ -84,13 +86,13 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
         """Decode a batch of packets.
 
         Raises:
-            StageError: hundreds of packets in a row could not be decoded.
+            StageError: hundreds of packets in a row could not be decoded, or there is no decoder.
         """
         batch = work.item
         self._span = batch.span
-        decoder = self._started(batch.video)
         out: list[FrameBatch] = []
         try:
+            decoder = self._started(batch.video)
             for number, packet in enumerate(batch.packets, start=batch.span.start):
                 if packet.track is Track.VIDEO:
                     self._take(decoder.decode(packet, number, batch.arrived_ns), out)
@@ -129,7 +131,7 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
         self._start = snapshot.after
         self._last_pts = state["last_pts"]
         self._step = state["step"]
-        self._skip_to = state["last_packet"]
+        self._skip_to, self._skip_repeats = state["last_packet"], state["repeats"]
         self._given_keys.extend(state["keys"])
 
     # --- pictures into batches --------------------------------------------------------------------------------------
@@ -173,7 +175,10 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
         """Whether a picture was given before the snapshot was taken."""
         assert self._skip_to is not None
         if picture.number == self._skip_to:
-            self._skip_to = None
+            self._given.append(picture.number)
+            self._skip_repeats -= 1
+            if self._skip_repeats == 0:
+                self._skip_to = None
             return True
         if picture.number > self._skip_to + _REORDER_PACKETS:
             self._skip_to = None  # damage: the picture looked for has not come back
@@ -213,8 +218,10 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
             data=data,
         )
         self._given_keys.extend(n for n, key in zip(filling.numbers, filling.key, strict=True) if key)
+        self._given.extend(filling.numbers)
         state = {
             "last_packet": filling.numbers[-1],
+            "repeats": self._given.count(filling.numbers[-1]),
             "last_pts": self._last_pts,
             "step": self._step,
             "keys": list(self._given_keys),

@@ -271,8 +271,12 @@ def test_file_whose_name_looks_like_a_scheme_is_a_file(tmp_path: Path, monkeypat
     assert source.info.video.name == "h264"
 
 
-def test_file_url_is_opened(sounding: Path) -> None:
+def test_file_url_is_opened(sounding: Path, tmp_path: Path) -> None:
     assert open_source(f"file://{sounding}").info.video.name == "h264"
+    odd = tmp_path / "a b%03d:?é.mp4"
+    odd.write_bytes(sounding.read_bytes())
+    assert open_source(str(odd)).info.video.name == "h264"
+    assert open_source(odd.as_uri()).info.video.name == "h264"
 
 
 def test_scene_with_a_misspelt_key_is_wrong_use() -> None:

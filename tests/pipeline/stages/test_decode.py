@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StageError
+from pipeline.media.decode import VideoDecoder
+from pipeline.media.picture import Picture
 from pipeline.media.source import open_source
 from pipeline.stage import StageEnv, Work
+from pipeline.stages import decode as decode_stage
 from pipeline.stages.decode import Decode, DecodeConfig
+from pipeline.wire.acks import Snapshot
 from pipeline.wire.frames import FrameBatch
 from pipeline.wire.ids import StreamId
-from pipeline.wire.packets import PacketBatch
+from pipeline.wire.packets import Packet, PacketBatch
 from tests import media_files as made
 
 STREAM = StreamId("s")
@@ -50,6 +56,12 @@ def decoded(batches: Sequence[PacketBatch], first: Decode | None = None) -> list
     if current is not None:
         out += current.finish()
     return out
+
+
+def rest_of(whole: Sequence[PacketBatch], snapshot: Snapshot) -> list[PacketBatch]:
+    """What a restored stage is fed."""
+    start = snapshot.resume_from
+    return [b.cut(max(b.span.start, start), b.span.stop) for b in whole if b.span.stop > start]
 
 
 def frames(batches: Sequence[FrameBatch]) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
@@ -130,12 +142,7 @@ def test_every_snapshot_restores_to_the_same_output(file: Path) -> None:
         assert len(snapshot.state) < 500
         again = stage()
         again.restore(snapshot)
-        rest = [
-            b.cut(max(b.span.start, snapshot.resume_from), b.span.stop)
-            for b in whole
-            if b.span.stop > snapshot.resume_from
-        ]
-        assert_same(decoded(rest, again), [b for b in expected if b.span.start >= given])
+        assert_same(decoded(rest_of(whole, snapshot), again), [b for b in expected if b.span.start >= given])
         cuts += 1
     assert cuts == len(whole)
 
@@ -192,6 +199,35 @@ def test_any_split_of_packets_and_any_restarts_give_the_same(data: st.DataObject
 @pytest.fixture(scope="module")
 def b_frame_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return FILES["b_frames"](tmp_path_factory.mktemp("split"))
+
+
+def test_two_pictures_of_one_packet_restore_between_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Some codecs pack two pictures into a packet; a batch of 8 may end between the two."""
+
+    class Twice(VideoDecoder):
+        def decode(self, packet: Packet, number: int, arrived_ns: int = 0) -> Iterator[Picture]:
+            for picture in super().decode(packet, number, arrived_ns):
+                yield picture
+                if number % 3 == 0:
+                    assert picture.pts is not None
+                    yield replace(picture, pts=picture.pts + 1)
+
+    monkeypatch.setattr(decode_stage, "VideoDecoder", Twice)
+    whole = packets(made.encode(tmp_path / "a.mp4", frames=40, gop=5))
+    expected = decoded(whole)
+    assert sum(len(b) for b in expected) == 54
+    ends_inside = 0
+    for stop in range(1, 41):
+        part = [b.cut(b.span.start, min(stop, b.span.stop)) for b in whole if b.span.start < stop]
+        current = stage()
+        for batch in part:
+            current.process(Work(item=batch, span=batch.span))
+        snapshot = current.snapshot()
+        ends_inside += b'"repeats": 1' in snapshot.state and json.loads(snapshot.state)["last_packet"] % 3 == 0
+        again = stage()
+        again.restore(snapshot)
+        assert_same(decoded(rest_of(whole, snapshot), again), [b for b in expected if b.span.start >= snapshot.after])
+    assert ends_inside
 
 
 def test_turned_pictures_stand_upright(tmp_path: Path) -> None:

@@ -37,3 +37,15 @@ def test_a_batch_costs_its_bytes() -> None:
 
 def test_a_batch_travels_between_processes() -> None:
     assert pickle.loads(pickle.dumps(batch(0, 2))) == batch(0, 2)
+
+
+def test_a_cut_has_the_packets_of_its_numbers() -> None:
+    found = batch(7, 9)
+    assert found.cut(7, 9) is found
+    part = found.cut(8, 9)
+    assert (part.span.start, part.span.stop, part.packets) == (8, 9, PACKETS[1:])
+    assert (part.video, part.arrived_ns) == (found.video, found.arrived_ns)
+    assert len(found.cut(8, 8)) == 0
+    for start, stop in ((6, 8), (8, 10)):
+        with pytest.raises(ValueError, match="is not inside"):
+            found.cut(start, stop)
