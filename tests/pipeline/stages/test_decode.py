@@ -208,14 +208,14 @@ def test_two_pictures_of_one_packet_restore_between_them(monkeypatch: pytest.Mon
         def decode(self, packet: Packet, number: int, arrived_ns: int = 0) -> Iterator[Picture]:
             for picture in super().decode(packet, number, arrived_ns):
                 yield picture
-                if number % 3 == 0:
+                if number % 5 == 1:
                     assert picture.pts is not None
                     yield replace(picture, pts=picture.pts + 1)
 
     monkeypatch.setattr(decode_stage, "VideoDecoder", Twice)
     whole = packets(made.encode(tmp_path / "a.mp4", frames=40, gop=5))
     expected = decoded(whole)
-    assert sum(len(b) for b in expected) == 54
+    assert sum(len(b) for b in expected) == 48
     ends_inside = 0
     for stop in range(1, 41):
         part = [b.cut(b.span.start, min(stop, b.span.stop)) for b in whole if b.span.start < stop]
@@ -223,7 +223,7 @@ def test_two_pictures_of_one_packet_restore_between_them(monkeypatch: pytest.Mon
         for batch in part:
             current.process(Work(item=batch, span=batch.span))
         snapshot = current.snapshot()
-        ends_inside += b'"repeats": 1' in snapshot.state and json.loads(snapshot.state)["last_packet"] % 3 == 0
+        ends_inside += b'"repeats": 1' in snapshot.state and json.loads(snapshot.state)["last_packet"] % 5 == 1
         again = stage()
         again.restore(snapshot)
         assert_same(decoded(rest_of(whole, snapshot), again), [b for b in expected if b.span.start >= snapshot.after])
