@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pipeline.errors import GraphError
 from pipeline.graph import Graph, Node
 from pipeline.stage import PooledStage
+from pipeline.wire.acks import Checkpoint
 
 SOURCE = "source"
 """The producer of packets, in edges and shelves."""
@@ -158,3 +159,15 @@ def balance(graph: Graph) -> list[list[str]]:
 def producers(boxes: Sequence[Box]) -> Mapping[str, Box]:
     """Return for each exported node its box."""
     return {name: box for box in boxes for name in box.exports}
+
+
+def starts_of(box: Box, checkpoint: Checkpoint | None) -> dict[str, int]:
+    """Return for each input the first unit that a per-stream box restored from `checkpoint` needs of it."""
+    starts: dict[str, int] = {}
+    for node in box.nodes:
+        halo = 0 if box.packets else node.stage.spec.halo_frames[0]
+        low = max(0, checkpoint[node.name].resume_from - halo) if checkpoint is not None else 0
+        for edge in node.inputs:
+            if edge.producer in box.inputs:
+                starts[edge.producer] = min(starts.get(edge.producer, low), low)
+    return starts

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Generic
 
 from pipeline.errors import LimpidError, StageError
-from pipeline.flow.boxes import SOURCE, Box
+from pipeline.flow.boxes import SOURCE, Box, starts_of
 from pipeline.flow.shelf import Shelf
 from pipeline.flow.signals import (
     Action,
@@ -225,7 +225,7 @@ class EpochFlow(Generic[Ref]):
                 continue
             chosen = self._choose(self._states[box.name], need)
             cuts |= chosen or {}
-            for name, low in _starts(box, chosen).items():
+            for name, low in starts_of(box, chosen).items():
                 if box.packets:
                     packet = min(packet, low)
                 else:
@@ -391,7 +391,7 @@ class EpochFlow(Generic[Ref]):
             self._kill(state)
             state.open, state.ended = True, False
             state.generation += 1
-            state.starts = _starts(box, chosen)
+            state.starts = starts_of(box, chosen)
             state.fed = min(state.starts.values())
             for name in box.exports:
                 self._emitted[name] = chosen[name].after if chosen is not None else 0
@@ -583,18 +583,6 @@ class EpochFlow(Generic[Ref]):
 
     def _span(self, start: int, stop: int) -> Span:
         return Span(stream=self.stream, epoch=self.epoch, start=start, stop=stop)
-
-
-def _starts(box: Box, checkpoint: Checkpoint | None) -> dict[str, int]:
-    """Return for each input the first unit that a per-stream box restored from `checkpoint` needs of it."""
-    starts: dict[str, int] = {}
-    for node in box.nodes:
-        halo = 0 if box.packets else node.stage.spec.halo_frames[0]
-        low = max(0, checkpoint[node.name].resume_from - halo) if checkpoint is not None else 0
-        for edge in node.inputs:
-            if edge.producer in box.inputs:
-                starts[edge.producer] = min(starts.get(edge.producer, _FAR), low)
-    return starts
 
 
 def _releases(signal: Signal[Ref]) -> list[Action[Ref]]:
