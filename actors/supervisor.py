@@ -93,7 +93,8 @@ class Supervisor:
         plans = {i: groups_of(g, jobs[i].settings.flow.plan, lanes=self._terms.cpus) for i, g in graphs.items()}
         largest = max((len(groups) for groups in plans.values()), default=1)
         places = Places(max(1, self._terms.cpus // largest))
-        hosts.begin(spares=1, first=largest + 1)
+        if graphs:
+            hosts.begin(spares=1, first=largest + 1)
         for index, graph in graphs.items():
             self._tasks.append(asyncio.ensure_future(self._run(index, jobs[index], graph, plans[index], places)))
         self._tasks.append(asyncio.ensure_future(self._watch(hosts)))

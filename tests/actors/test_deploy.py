@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from actors.cluster import slab_directories
+from actors.deploy import run_on_ray
 from actors.slab import PREFIX, files_of
+from pipeline.errors import ConfigError, Unreachable
 from pipeline.flow.job import Progress
 from tests.actors.runs import FRAMES, Made, job_of, made_by, pids, run
 
@@ -46,7 +50,27 @@ def test_a_stopped_run_is_taken_up_and_leaves_nothing_behind(clip: Path, referen
     assert 0 < outcome.frames < FRAMES
     assert "#EXT-X-ENDLIST" in (tmp_path / "out" / "hls" / "main" / "index.m3u8").read_text()
     assert not [role for role, pid in seen.items() if psutil.pid_exists(pid)]
-    assert files_of(PREFIX, slab_directories()) == []
+    assert files_of(f"{PREFIX}{os.getpid()}-", slab_directories()) == []
     outcome = run(job)
     assert (outcome.state, outcome.frames) == ("completed", FRAMES)
     assert made_by(tmp_path / "out") == reference
+
+
+def test_streams_that_run_at_once_do_not_mix(clip: Path, reference: Made, tmp_path: Path) -> None:
+    """Three chains on one machine; the one without a source fails alone, with its own error."""
+    jobs = [job_of(clip, tmp_path / name, tmp_path, plan="auto", name=name) for name in ("s", "t")]
+    jobs.append(job_of(tmp_path / "absent.mp4", tmp_path / "u", tmp_path, plan="auto", name="u"))
+    s, t, u = run_on_ray(jobs, stop=threading.Event(), progress=lambda _: None)
+    assert [o.state for o in (s, t, u)] == ["completed", "completed", "failed"]
+    assert isinstance(u.error, Unreachable)
+    assert made_by(tmp_path / "s") == reference
+    assert made_by(tmp_path / "t").keys() == reference.keys()
+    assert made_by(tmp_path / "t")["hls/main/index.m3u8"] == reference["hls/main/index.m3u8"]
+
+
+def test_a_graph_that_cannot_be_built_is_an_outcome(clip: Path, tmp_path: Path) -> None:
+    job = job_of(clip, tmp_path / "out", tmp_path)
+    job = replace(job, settings=job.settings.model_copy(update={"graph": str(tmp_path / "absent.yaml")}))
+    outcome = run(job)
+    assert outcome.state == "failed"
+    assert isinstance(outcome.error, ConfigError)
