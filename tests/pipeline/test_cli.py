@@ -70,9 +70,11 @@ def test_no_command_is_wrong_use() -> None:
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_can_be_found_and_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([name, "--help"])
-    assert ended.value.code == 0
+    try:
+        code: object = cli.main([name, "--help"])
+    except SystemExit as ended:  # argparse's way
+        code = ended.code
+    assert code == 0
     assert f"limpid {name}" in capsys.readouterr().out
 
 
