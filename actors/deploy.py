@@ -74,6 +74,8 @@ class _Driver:
         self._made = 0
         self._supervisor: Any = None
         self._term = 0
+        self._down_since = 0.0
+        self._gap_s = 0.0  # that a supervisor's death has cost, at most
 
     def run(self) -> list[Outcome]:
         """Go on until every job has an outcome."""
@@ -100,6 +102,7 @@ class _Driver:
                     if stop_until and time.monotonic() > stop_until:
                         self._give_up("it did not stop in time")
             except RayError as error:
+                self._down_since = self._down_since or time.monotonic()
                 deaths = 0 if got_further or len(self._outcomes) > before else deaths + 1
                 if deaths >= _DEATHS:
                     self._give_up(f"its supervisors keep dying: {error}")
@@ -158,7 +161,20 @@ class _Driver:
             self._hosts.pop(name, None)
         for step in news.progress:
             self._progress(step)
-        self._outcomes |= news.outcomes
+        if self._down_since and (news.progress or news.outcomes.keys() - self._outcomes.keys()):
+            self._gap_s = max(self._gap_s, time.monotonic() - self._down_since)
+            self._down_since = 0.0
+        for index in news.outcomes.keys() - self._outcomes.keys():
+            self._outcomes[index] = self._counted(news.outcomes[index])
+
+    def _counted(self, outcome: Outcome) -> Outcome:
+        """Return an outcome that tells of supervisors' deaths too."""
+        if self._term == 1:
+            return outcome
+        counts = dict(outcome.counts)
+        counts["restarts.supervisor"] = self._term - 1
+        counts["gap_ms_max"] = max(counts.get("gap_ms_max", 0), round(1000 * self._gap_s))
+        return replace(outcome, counts=counts)
 
     def _make(self) -> tuple[str, Any]:
         self._made += 1

@@ -120,6 +120,7 @@ class Host:
         self._take_back(order.free)
         failed = self._failed.get((order.stream, order.key))
         if failed is not None:
+            self._inbox.decline(order.inputs)
             raise failed
         inputs = [[self._inbox.take(lent, payloads) for lent in edge] for edge in order.inputs]
         if order.stream is None:

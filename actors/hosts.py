@@ -6,18 +6,19 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from actors.calls import Hello, Lent, Reply, Sent, Slot, Warm, WorkOn, packed, unpacked
+from actors.calls import Hello, Lent, Parcel, Reply, Slot, Warm, WorkOn, packed, unpacked
 from actors.faults import Verdict, verdict_of
 from actors.slab import Custody, files_of
 from actors.transport import Held, Ref, Stored
 from pipeline.errors import CapacityError, LimpidError, StageError
+from pipeline.flow.signals import Entry
 
 _CALL_S = 300.0  # a call that takes longer counts as hung, and its process is killed
 _START_S = 120.0  # until a process that was asked for has to be there
@@ -30,6 +31,14 @@ class Died(Exception):
 
 class InputLost(Exception):
     """An input of a call is gone: the stream has to be taken up from what is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A host's reply, and what it made as the flow keeps it."""
+
+    reply: Reply
+    outputs: dict[str, tuple[Entry[Ref], ...]]
 
 
 class Host:
@@ -160,13 +169,9 @@ class Hosts:
             for told in watchers:
                 told(host)
 
-    def everyone(self) -> list[Host]:
-        """Return those that live."""
-        return list(self._all.values())
-
     def spares(self) -> list[Host]:
-        """Return those that are ready and do nothing."""
-        return list(self._spare)
+        """Return those that have imported what they may need and do nothing."""
+        return [host for host in self._spare if not host.since]
 
     def kill_hung(self) -> None:
         """Kill the processes that have been at one call for too long."""
@@ -193,8 +198,8 @@ class Hosts:
         refs: list[Any] = method.remote(self._term, exports, packed(order), *payloads)
         return refs
 
-    async def reply(self, host: Host, refs: list[Any]) -> Reply:
-        """Return the answer.
+    async def reply(self, host: Host, refs: list[Any]) -> Answer:
+        """Return the answer; whoever drops it gives back what it holds.
 
         Raises:
             Died: the process is gone; those who watch it have been told.
@@ -211,26 +216,26 @@ class Hosts:
                 raise LimpidError(f"{why}: {error}", where=host.name, hint="see the log of Ray") from error
             self.died(host)
             raise Died(host.name) from error
-        if host.since:
-            host.since.popleft()
+        finally:
+            if host.since:
+                host.since.popleft()
+        if not host.alive:
+            # It answered and died, and its death was heard first: what it made has been removed.
+            raise Died(host.name)
         for loan in reply.returned:
             host.loans.pop(loan, None)
-        return reply
+        outputs = {
+            name: tuple(
+                Entry(span=sent.span, ref=self._ref(host, sent.where, refs), nbytes=sent.nbytes) for sent in sents
+            )
+            for name, sents in reply.outputs.items()
+        }
+        return Answer(reply, outputs)
 
-    def refs(self, host: Host, reply: Reply, refs: list[Any]) -> dict[str, list[tuple[Sent, Ref]]]:
-        """Return per exported node what the reply tells of each item, and the reference to keep."""
-        made: dict[str, list[tuple[Sent, Ref]]] = {}
-        for name, sents in reply.outputs.items():
-            made[name] = [
-                (
-                    sent,
-                    Stored(refs[1 + sent.where.payload], sent.where.index)
-                    if isinstance(sent.where, Slot)
-                    else Held(sent.where, host.name, self.custody),
-                )
-                for sent in sents
-            ]
-        return made
+    def _ref(self, host: Host, where: Parcel | Slot, refs: list[Any]) -> Ref:
+        if isinstance(where, Slot):
+            return Stored(refs[1 + where.payload], where.index)
+        return Held(where, host.name, self.custody)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine beside; it handles its own errors."""
@@ -243,7 +248,7 @@ class Hosts:
     async def _greet(self, host: Host, inherited: bool) -> None:
         self._starting = max(0, self._starting - 1)
         try:
-            reply = await self.reply(host, self.issue(host, Hello()))
+            reply = (await self.reply(host, self.issue(host, Hello()))).reply
         except (Died, InputLost, LimpidError) as error:
             self._failures += 0 if inherited else 1
             self.died(host)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from actors.calls import OpenBox, Reply, WorkOn
-from actors.hosts import Died, Host, Hosts, InputLost
+from actors.calls import OpenBox, WorkOn
+from actors.hosts import Answer, Died, Host, Hosts, InputLost
 from actors.transport import Ref
 from pipeline.errors import LimpidError, StageError
 from pipeline.flow.boxes import Box
@@ -24,7 +24,7 @@ class Task:
     stream: StreamId
     order: WorkOn
     inputs: Sequence[Sequence[Ref]]
-    answered: Callable[[Host, Reply, list[object]], None]
+    answered: Callable[[Answer], None]
     lost: Callable[[], None]
     failed: Callable[[Exception], None]
 
@@ -80,7 +80,7 @@ class Pool:
 
     async def _answer(self, host: Host, task: Task, refs: list[object]) -> None:
         try:
-            reply = await self._hosts.reply(host, refs)
+            answer = await self._hosts.reply(host, refs)
         except Died:
             return  # _on_death has seen to it
         except (InputLost, LimpidError) as error:
@@ -89,7 +89,7 @@ class Pool:
         else:
             self._deaths = 0
             self._queue.done(host.name, task)
-            task.answered(host, reply, refs)
+            task.answered(answer)
         self._pump()
 
     async def _add_worker(self) -> None:
@@ -142,13 +142,13 @@ class Pool:
             opened = self._open(host)
             refs = self._hosts.work(host, task.order, task.inputs, exports=len(self._box.exports))
             await self._hosts.reply(host, opened)
-            reply = await self._hosts.reply(host, refs)
+            answer = await self._hosts.reply(host, refs)
         except Died:
             task.lost()
         except (InputLost, LimpidError) as error:
             task.failed(error)
         else:
-            task.answered(host, reply, refs)
+            task.answered(answer)
         finally:
             self._alone.remove(host)
             self._hosts.discard(host)

@@ -10,10 +10,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from actors.calls import Close, OpenBox, OpenUri, ReadOn, Reply, WorkOn, packed
-from actors.hosts import Died, Host, Hosts, InputLost
+from actors.calls import Close, OpenBox, OpenUri, ReadOn, WorkOn, packed
+from actors.hosts import Answer, Died, Host, Hosts, InputLost
 from actors.pool import Pool, Task
 from actors.seats import Places, Seat
+from actors.slab import Gone
 from actors.transport import Ref
 from pipeline.errors import LimpidError, SourceError, StageError
 from pipeline.flow.boxes import SOURCE, Box
@@ -23,7 +24,6 @@ from pipeline.flow.signals import (
     Arrived,
     Completed,
     Done,
-    Entry,
     EpochDone,
     Fail,
     Failed,
@@ -192,10 +192,10 @@ class StreamRun:
         self._hosts.spawn(self._on_read(asked, host, refs))
 
     async def _on_read(self, asked: int, host: Host, refs: list[Any]) -> None:
-        reply = await self._answer(asked, host, refs)
-        if reply is None:
+        answer = await self._answer(asked, host, refs)
+        if answer is None:
             return
-        entries = self._entries(host, reply, refs).get(SOURCE, ())
+        reply, entries = answer.reply, answer.outputs.get(SOURCE, ())
         if reply.error is not None:
             # What was read is still processed; the run then says that it is not all.
             self._read_error = reply.error
@@ -248,9 +248,9 @@ class StreamRun:
         self._hosts.spawn(self._on_work(asked, action, host, refs))
 
     async def _on_work(self, asked: int, action: Submit[Ref], host: Host, refs: list[Any]) -> None:
-        reply = await self._answer(asked, host, refs)
-        if reply is not None:
-            self._worked(action, host, reply, refs)
+        answer = await self._answer(asked, host, refs)
+        if answer is not None:
+            self._worked(action, answer)
 
     async def _find_host(self, seat: Seat) -> None:
         try:
@@ -281,29 +281,25 @@ class StreamRun:
                 stream=self._job.stream,
                 order=self._order(action, key=pool.key),
                 inputs=[[entry.ref for entry in entries] for entries in action.inputs],
-                answered=lambda host, reply, refs: self._pool_answered(asked, action, host, reply, refs),
+                answered=lambda answer: self._worked(action, answer) if asked == self._round else None,
                 lost=lambda: self._hear(Lost(ticket=action.ticket)) if asked == self._round else None,
                 failed=lambda error: self._call_failed(asked, error),
             ),
             alone=action.alone,
         )
 
-    def _pool_answered(self, asked: int, action: Submit[Ref], host: Host, reply: Reply, refs: list[Any]) -> None:
-        if asked == self._round:
-            self._worked(action, host, reply, refs)
-
     # --- answers ---------------------------------------------------------------------------------------------
 
-    async def _answer(self, asked: int, host: Host, refs: list[Any]) -> Reply | None:
-        """Return a call's reply; None where there is none, or nobody waits for it any more."""
+    async def _answer(self, asked: int, host: Host, refs: list[Any]) -> Answer | None:
+        """Return a call's answer; None where there is none, or nobody waits for it any more."""
         try:
-            reply = await self._hosts.reply(host, refs)
+            answer = await self._hosts.reply(host, refs)
         except Died:
             return None  # _on_death has seen to it
         except (InputLost, LimpidError) as error:
             self._call_failed(asked, error)
             return None
-        return reply if asked == self._round else None
+        return answer if asked == self._round else None
 
     def _call_failed(self, asked: int, error: Exception) -> None:
         if asked != self._round or self._verdict.done():
@@ -313,7 +309,11 @@ class StreamRun:
         else:
             self._take_up(str(error))
 
-    def _worked(self, action: Submit[Ref], host: Host, reply: Reply, refs: list[Any]) -> None:
+    def _worked(self, action: Submit[Ref], answer: Answer) -> None:
+        reply = answer.reply
+        if isinstance(reply.error, Gone):
+            self._take_up(str(reply.error))
+            return
         if reply.error is not None:
             self.ledger.counts["retries"] += 0 if reply.fatal else 1
             self._hear(Failed(ticket=action.ticket, error=reply.error, node=reply.node, fatal=reply.fatal))
@@ -327,18 +327,11 @@ class StreamRun:
         self._hear(
             Done(
                 ticket=action.ticket,
-                outputs=self._entries(host, reply, refs),
+                outputs=answer.outputs,
                 checkpoint=reply.checkpoint,
                 ended=reply.ended,
             )
         )
-
-    def _entries(self, host: Host, reply: Reply, refs: list[Any]) -> dict[str, tuple[Entry[Ref], ...]]:
-        made = self._hosts.refs(host, reply, refs)
-        return {
-            name: tuple(Entry(span=sent.span, ref=ref, nbytes=sent.nbytes) for sent, ref in items)
-            for name, items in made.items()
-        }
 
     def _on_death(self, host: Host) -> None:
         if self._verdict.done():
@@ -382,9 +375,9 @@ class StreamRun:
         self._hosts.spawn(self._acknowledged(self._round, host, refs))
 
     async def _acknowledged(self, asked: int, host: Host, refs: list[Any]) -> None:
-        reply = await self._answer(asked, host, refs)
-        if reply is not None and reply.error is not None:
-            self._end("failed", reply.error)
+        answer = await self._answer(asked, host, refs)
+        if answer is not None and answer.reply.error is not None:
+            self._end("failed", answer.reply.error)
 
     # --- leaving ---------------------------------------------------------------------------------------------
 

@@ -41,6 +41,10 @@ class Block:
     nbytes: int
 
 
+class Gone(StorageError):
+    """A block is not there any more: its file was removed."""
+
+
 class _File:
     """One file of a slab: its mapping, and the gaps in it as (offset, nbytes), by offset and never touching."""
 
@@ -178,9 +182,7 @@ class Reader:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise StorageError(
-                f"frames in shared memory are gone: {error.strerror}", where=path, hint="run again"
-            ) from error
+            raise Gone(f"frames in shared memory are gone: {error.strerror}", where=path, hint="run again") from error
         try:
             mapped = mmap.mmap(fd, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
         finally:

@@ -62,6 +62,10 @@ class Inbox:
             self._returned.append(lent.loan)
         return item
 
+    def decline(self, inputs: Sequence[Sequence[Lent]]) -> None:
+        """Give inputs back without a look."""
+        self._returned += [lent.loan for edge in inputs for lent in edge if isinstance(lent.where, Parcel)]
+
     def returned(self) -> tuple[int, ...]:
         """Return, once, the loans of which nothing is looked at any more."""
         done, self._returned = tuple(self._returned), []

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.slab import Block, Claim, Custody, Reader, Slab, files_of, sweep
+from actors.slab import Block, Claim, Custody, Gone, Reader, Slab, files_of, sweep
 from pipeline.errors import StorageError
 
 
@@ -62,7 +62,7 @@ def test_dropped_files_are_still_read_by_who_has_them(tmp_path: Path) -> None:
 
 
 def test_a_reader_says_that_a_file_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="gone"):
+    with pytest.raises(Gone):
         Reader().open(Block(str(tmp_path / "s.1"), 0, 10), lambda: None)
 
 
