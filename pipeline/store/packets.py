@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("dts", pa.int64()),
         ("duration", pa.int64()),
         ("key", pa.bool_()),
+        ("discard", pa.bool_()),
         ("data", pa.binary()),
         ("arrived_ns", pa.int64()),
     ]
@@ -59,6 +60,7 @@ def encode_packets(batches: Sequence[PacketBatch], versions: dict[str, int]) -> 
             "dts": [p.dts for p, _ in rows],
             "duration": [p.duration for p, _ in rows],
             "key": [p.key for p, _ in rows],
+            "discard": [p.discard for p, _ in rows],
             "data": [p.data for p, _ in rows],
             "arrived_ns": [ns for _, ns in rows],
         },
@@ -83,6 +85,7 @@ def decode_packets(data: bytes, stream: StreamId, epoch: int, first: int, *, whe
                 dts=r["dts"],
                 duration=r["duration"],
                 key=r["key"],
+                discard=r["discard"],
                 data=r["data"],
             )
             for r in rows

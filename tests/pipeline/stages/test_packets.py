@@ -38,6 +38,7 @@ def batches(count: int, size: int, epoch: int = 0) -> list[PacketBatch]:
             dts=3000 * i - 100,
             duration=3000,
             key=i % 7 == 0,
+            discard=i % 13 == 1,
             data=bytes([i % 256]) * (i % 11),
         )
         for i in range(count)
