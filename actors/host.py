@@ -25,7 +25,7 @@ from pipeline.wire.ids import StreamId
 from pipeline.wire.items import Item
 
 if TYPE_CHECKING:
-    from actors.ingest import Ingest
+    from pipeline.flow.sources import PacketReader
 
 
 class Broken(LimpidError):
@@ -46,7 +46,7 @@ class Host:
         self._pooled: dict[str, PooledChain] = {}
         self._chains: dict[tuple[StreamId, str], tuple[int, StreamChain]] = {}
         self._failed: dict[tuple[StreamId | None, str], LimpidError] = {}
-        self._sources: dict[StreamId, Ingest] = {}
+        self._sources: dict[StreamId, PacketReader] = {}
 
     def answer(self, order: Any, payloads: Sequence[Any]) -> tuple[Reply, tuple[Any, ...]]:
         """Carry out an order; return the reply, and what goes beside it through the object store."""
@@ -133,10 +133,10 @@ class Host:
         return Reply(checkpoint=fed.checkpoint, ended=fed.ended), fed.outputs
 
     def _open_uri(self, order: OpenUri) -> Reply:
-        from actors.ingest import Ingest  # noqa: PLC0415  # with FFmpeg: half of what a host would load, one in ten reads
+        from pipeline.flow.sources import PacketReader  # noqa: PLC0415  # with FFmpeg: half of what a host would load, one in ten reads
 
         if order.stream not in self._sources:
-            self._sources[order.stream] = Ingest(order.stream, order.uri, order.settings)
+            self._sources[order.stream] = PacketReader(order.stream, order.uri, order.settings)
         self._sources[order.stream].seek(order.epoch, order.packet)
         return Reply()
 

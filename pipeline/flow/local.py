@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -33,12 +33,10 @@ from pipeline.flow.signals import (
     Submit,
     TakeApart,
 )
-from pipeline.flow.sources import open_job_source
+from pipeline.flow.sources import PacketReader
 from pipeline.graph import Graph
-from pipeline.media.source import Source
 from pipeline.stage import StageEnv
 from pipeline.wire.items import Item
-from pipeline.wire.packets import PacketBatch
 
 _TICK_S = 0.25  # how often a waiting run looks whether it is to stop
 
@@ -82,7 +80,7 @@ class LocalRun:
         self._signals: SimpleQueue[Any] = SimpleQueue()
         self._threads: dict[str, _Worker] = {}
         self._ingest = _Worker("ingest", self._signals)
-        self._source = _Ingest(self._job)
+        self._source = PacketReader(self._job.stream, self._job.source, self._job.settings.source)
         self._read_error: LimpidError | None = None
 
     def run(self, stop: threading.Event, progress: OnProgress) -> Outcome:
@@ -215,32 +213,6 @@ class LocalRun:
 
 def _entries(items: Sequence[Item]) -> tuple[Entry[Item], ...]:
     return tuple(Entry(span=item.span, ref=item, nbytes=item.nbytes) for item in items)
-
-
-class _Ingest:
-    """The source of a run, opened when it is first asked for."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._source: Source | None = None
-        self._batches: Iterator[PacketBatch] | None = None
-        self._at = (0, 0)
-
-    def seek(self, epoch: int, packet: int) -> None:
-        self._at = (epoch, packet)
-        self._batches = None
-
-    def next(self) -> PacketBatch | None:
-        if self._source is None:
-            self._source = open_job_source(self._job)
-        if self._batches is None:
-            epoch, packet = self._at
-            self._batches = self._source.batches(epoch=epoch, packet=packet, stream=self._job.stream)
-        return next(self._batches, None)
-
-    def close(self) -> None:
-        if self._source is not None:
-            self._source.close()
 
 
 class _Worker:

@@ -1,12 +1,12 @@
-"""Where a job's packets come from: a source of media, or what an earlier run has kept of one."""
+"""Where a stream's packets come from: a source of media, or what an earlier run has kept of one."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
-from pipeline.errors import NotFound, StorageError
-from pipeline.flow.job import Job
+from pipeline.config import SourceSettings
+from pipeline.errors import LimpidError, NotFound, StorageError
 from pipeline.media.source import Source, SourceInfo, SourceOptions, open_source
 from pipeline.store.objects import open_store
 from pipeline.store.packets import decode_packets, packet_parts, packets_name
@@ -19,15 +19,57 @@ KEPT = "kept:"
 _BATCH_PACKETS = 16
 
 
-def open_job_source(job: Job) -> Source:
-    """Open what a job names; raises what open_source raises."""
-    if job.source.startswith(KEPT):
-        return KeptPackets(job.source.removeprefix(KEPT))
-    wanted = job.settings.source
+def open_any(uri: str, settings: SourceSettings) -> Source:
+    """Open what `uri` names, kept packets included; raises what open_source raises."""
+    if uri.startswith(KEPT):
+        return KeptPackets(uri.removeprefix(KEPT))
     options = SourceOptions(
-        open_timeout_s=wanted.open_timeout_s, read_timeout_s=wanted.read_timeout_s, allow_private=wanted.allow_private
+        open_timeout_s=settings.open_timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        allow_private=settings.allow_private,
     )
-    return open_source(job.source, options=options)
+    return open_source(uri, options=options)
+
+
+class PacketReader:
+    """The source of one stream, opened when it is first read, and read batch by batch from any place on."""
+
+    def __init__(self, stream: StreamId, uri: str, settings: SourceSettings) -> None:
+        self._stream, self._uri, self._settings = stream, uri, settings
+        self._source: Source | None = None
+        self._batches: Iterator[PacketBatch] | None = None
+        self._at = (0, 0)
+
+    def seek(self, epoch: int, packet: int) -> None:
+        """Have the next batch begin at a packet."""
+        self._at = (epoch, packet)
+        self._batches = None
+
+    def next(self) -> PacketBatch | None:
+        """Return the next batch; None at the end.
+
+        Raises:
+            SourceError, StorageError: it cannot be opened or read; another call tries again.
+        """
+        if self._source is None:
+            self._source = open_any(self._uri, self._settings)
+        if self._batches is None:
+            epoch, packet = self._at
+            self._batches = self._source.batches(epoch=epoch, packet=packet, stream=self._stream)
+        try:
+            batch = next(self._batches, None)
+        except LimpidError:
+            self._batches = None
+            raise
+        if batch is not None:
+            self._at = (batch.span.epoch, batch.span.stop)
+        return batch
+
+    def close(self) -> None:
+        """Let go of the source."""
+        if self._source is not None:
+            self._source.close()
+            self._source = None
 
 
 class KeptPackets(Source):

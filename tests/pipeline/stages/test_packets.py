@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Settings
+from pipeline.config import SourceSettings
 from pipeline.errors import NotFound, StorageError
-from pipeline.flow.job import Job
-from pipeline.flow.sources import KEPT, open_job_source
+from pipeline.flow.sources import KEPT, PacketReader
 from pipeline.stage import StageEnv, Work
 from pipeline.stages.packets import Packets, PacketsConfig
 from pipeline.store.objects import open_store
@@ -76,8 +75,9 @@ def keep(path: Path, given_batches: list[PacketBatch], *, part: int, restart_at:
 
 
 def read(path: Path, *, epoch: int = 0, packet: int = 0) -> list[PacketBatch]:
-    job = Job(stream=GATE, source=f"{KEPT}{path}", store=str(path / "out"), settings=Settings())
-    return list(open_job_source(job).batches(epoch=epoch, packet=packet, stream=GATE))
+    reader = PacketReader(GATE, f"{KEPT}{path}", SourceSettings())
+    reader.seek(epoch, packet)
+    return list(iter(reader.next, None))
 
 
 def packets_of(found: list[PacketBatch]) -> list[Packet]:
