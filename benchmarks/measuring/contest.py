@@ -99,6 +99,7 @@ def run(
             watch = _Watch(process.pid)
             code = _wait(process, watch, began + deadline_s, every_s)
             watch.kill_all()
+            process.wait(10)
         seconds = time.monotonic() - began
         samples = tuple(watch.samples)
         if code is None:
