@@ -43,9 +43,8 @@ format: $(STAMP) ## format the code
 
 bench: $(STAMP) ## run every benchmark; results go to bench-out
 	@mkdir -p bench-out
-	@set -e; for script in benchmarks/*.py; do name=$$(basename $$script .py); \
-	  [ "$$name" = __init__ ] && continue; \
-	  echo "== $$name"; $(BIN)/python $$script --json bench-out/$$name.json; done
+	@set -e; for script in $$(grep -l __main__ benchmarks/*.py); do echo "== $$script"; \
+	  $(BIN)/python $$script --json bench-out/$$(basename $$script .py).json; done
 
 docs: $(STAMP) ## run the examples in README and docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs
