@@ -109,8 +109,8 @@ class OutputSettings(Section):
 class FlowSettings(Section):
     """How frames move."""
 
-    queue_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 256 << 20
-    """Bytes of frames that may wait or be in flight in a stream; the source waits when they are used up."""
+    queue_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 128 << 20
+    """Bytes that may wait behind each stage of a stream; a stage whose bytes are used up waits, and so the source."""
     plan: Literal["auto", "chained", "unchained"] = "auto"
     """chained: all stages of a stream in one process, no frame is copied. unchained: a process a stage, which spans
     machines. auto: the planner chooses. The output is the same."""

@@ -190,7 +190,7 @@ class EpochFlow(Generic[Ref]):
                     if state.box.pooled:
                         state.flight.pop(ticket, None)
                     else:
-                        self._kill(state)
+                        actions += self._void(state)
             case Lost(ticket=ticket):
                 state = self._state_of(ticket)
                 if state is not None:
@@ -202,7 +202,7 @@ class EpochFlow(Generic[Ref]):
                     if state.flight:
                         first = state.flight[min(state.flight)]
                         actions += self._on_failure(state, first.span, None, "")
-                    self._kill(state)
+                    actions += self._void(state)
         if any(isinstance(a, Fail | TakeApart) for a in actions):
             return self._end(actions)
         return actions + self._settle()
@@ -335,10 +335,13 @@ class EpochFlow(Generic[Ref]):
         )
         return [*actions, SetAside(node=box.nodes[0].name, span=span), Report(event=aside)]
 
-    def _kill(self, state: _State[Ref]) -> None:
+    def _void(self, state: _State[Ref]) -> list[Action[Ref]]:
+        """Give up a per-stream box's object; return what lets go of answers that waited for earlier ones."""
+        actions = [action for done in state.early.values() for action in _releases(done)]
         state.open = False
         state.flight.clear()
         state.early.clear()
+        return actions
 
     def _state_of(self, ticket: int) -> _State[Ref] | None:
         return next((s for s in self._states.values() if ticket in s.flight), None)
@@ -388,7 +391,7 @@ class EpochFlow(Generic[Ref]):
             chosen = self._choose(state, need)
             # What was taken after the chosen one is taken again.
             del state.checkpoints[state.checkpoints.index(chosen) + 1 if chosen is not None else 0 :]
-            self._kill(state)
+            actions += self._void(state)
             state.open, state.ended = True, False
             state.generation += 1
             state.starts = starts_of(box, chosen)

@@ -224,6 +224,9 @@ class Simulation:
             self.inbox.append(Lost(ticket=action.ticket))
 
     def kill_ingest(self) -> None:
+        for signal in self.inbox:
+            if isinstance(signal, Arrived):
+                del self.payloads[signal.entry.ref]
         self.inbox = [s for s in self.inbox if not isinstance(s, Arrived | SourceEnded)]
         self.pulls = 0
         self.carry_out(self.flow.on(SourceLost()))

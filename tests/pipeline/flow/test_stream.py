@@ -81,6 +81,9 @@ def test_nothing_is_lost_or_written_twice_whatever_dies(
     wanted = toys.expected(first) | (toys.expected(second, 1) if len(epochs) > 1 else {})
     assert wanted == toys.WRITTEN
     assert not [e for e in run.events if e.type == "batch.set_aside"] or run.aside
+    for late in (*run.inbox, *run.doubled):
+        run.carry_out(run.flow.on(late))
+    assert run.payloads == {}, "payloads are left behind"
 
 
 @pytest.mark.parametrize("plan", toys.PLANS)
