@@ -212,14 +212,14 @@ def output_pass(store: Store) -> Seen:
     if video is None:
         return seen
     for data in _files(store, hls.MAIN, video):
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), "r") as container:
             for frame in container.decode(video=0):
                 _see(seen, frame)
     seen.end = seen.times[0] + sum((s.duration_s for s in video.segments), Fraction(0))
     audio = hls.read(store, hls.AUDIO)
     if audio is not None:
         for data in _files(store, hls.AUDIO, audio):
-            with av.open(io.BytesIO(data)) as container:
+            with av.open(io.BytesIO(data), "r") as container:
                 track = container.streams.audio[0]
                 for packet in container.demux(track):
                     if packet.pts is not None and packet.size and track.time_base is not None:

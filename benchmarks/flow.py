@@ -157,9 +157,17 @@ def report(case: str, runs: Mapping[Contestant, list[dict[str, float]]]) -> list
                 f"{peak:.0f}",
             ]
         )
-        beside = {"reference": "plain-8", "reference_value": plain} if plain and one.who != "plain" else {}
+        beside = plain if one.who != "plain" else 0.0
         rows.append(
-            Row(case=f"{case} {one}", metric="throughput", unit="frames/s", value=value, spread=spread, **beside)
+            Row(
+                case=f"{case} {one}",
+                metric="throughput",
+                unit="frames/s",
+                value=value,
+                spread=spread,
+                reference="plain-8" if beside else "",
+                reference_value=beside or None,
+            )
         )
         rows.append(Row(case=f"{case} {one}", metric="cpu_time", unit="ms/frame", value=cpu))
         rows.append(Row(case=f"{case} {one}", metric="peak_pss", unit="MiB", value=peak))
@@ -218,9 +226,9 @@ def _run(one: Contestant, case: str, source: Path, frames: int, folder: Path) ->
     folder.mkdir()
     if one.peer:
         script = ROOT / "benchmarks" / "flow_peers" / f"{one.who}.py"
-        command = [PEERS, script, str(frames), str(one.batch), str(SPIN_MS[case]), folder]
+        command: list[str | Path] = [PEERS, script, str(frames), str(one.batch), str(SPIN_MS[case]), folder]
     else:
-        command = python(__file__, "--one", str(one), case, source, folder)
+        command = [*python(__file__, "--one", str(one), case, source, folder)]
     ran = run(command, deadline_s=180, every_s=0.5, env={"RAY_DEDUP_LOGS": "0"})
     if not ran.said:
         print(f"{case} {one}: {ran.why}", file=sys.stderr)

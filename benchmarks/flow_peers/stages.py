@@ -76,7 +76,7 @@ class Make1(StreamStage[MakeConfig, PacketBatch, FrameBatch]):
                     duration=np.ones_like(numbers),
                     captured_ns=np.zeros_like(numbers),
                     keyframe=np.zeros(len(numbers), np.bool_),
-                    data=make_frames(numbers),
+                    data=make_frames(numbers.tolist()),
                 )
             )
             self._log.done(out[-1].data)
