@@ -52,7 +52,7 @@ def main() -> int:
         return 0
     before = load()
     with tempfile.TemporaryDirectory(prefix="limpid-bench-") as scratch:
-        source = chosen.source or str(source_of(Path(scratch), seconds=6 if chosen.quick else 40, quick=chosen.quick))
+        source = chosen.source or str(source_of(Path(scratch), seconds=3 if chosen.quick else 40, quick=chosen.quick))
         names = [n for n in chosen.only.split(",") if n]
         unknown = set(names) - set(CONTESTANTS)
         if unknown:
