@@ -13,8 +13,9 @@ its grid its consumers still need and no shelf holds. After each signal one swee
 2. Whatever lies before every consumer's `low` is released. Packets are kept from the point where all boxes could start
    again if every process died (`position`).
 3. From the source forwards: submit what is needed and complete, as far as credit reaches: a box submits while its
-   shelves hold less than `queue_bytes`. What an *idle* per-stream box waits for is *urgent* and may always be made,
-   credit or not: this keeps holes behind a full shelf from being a deadlock, and costs one batch a stage at most.
+   shelves hold less than `queue_bytes`. What an *idle* per-stream box waits for is *urgent* and may be made, credit or
+   not, if it lies in a hole of the shelf or nothing at all is in flight: this keeps holes behind a full shelf from
+   being a deadlock, and costs one batch a stage at most. A fast box beside a slow one on the same shelf waits for it.
 4. Pull packets.
 
 Answers to tickets that are not in flight (late, doubled, of an older generation) are released and ignored.
@@ -29,8 +30,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic
 
-from pipeline.errors import LimpidError, StageError
+from pipeline.errors import LimpidError
 from pipeline.flow.boxes import SOURCE, Box, starts_of
+from pipeline.flow.failures import TAKE_APART, TRIES, Failures
 from pipeline.flow.shelf import Shelf
 from pipeline.flow.signals import (
     Action,
@@ -48,9 +50,7 @@ from pipeline.flow.signals import (
     Pull,
     Ref,
     Release,
-    Report,
     Save,
-    SetAside,
     Signal,
     SourceEnded,
     SourceLost,
@@ -58,13 +58,11 @@ from pipeline.flow.signals import (
     TakeApart,
 )
 from pipeline.wire.acks import Checkpoint, Snapshot
-from pipeline.wire.events import Event
 from pipeline.wire.ids import Span, StreamId
 
 _FAR = 1 << 62
 _WINDOW = 2  # tickets of a per-stream box in flight: one is processed while the next one's input travels
 _PACKET_BATCHES = 4  # entries of packets ahead of the slowest box
-_TRIES = 3  # of one span before it is set aside
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,13 +132,14 @@ class EpochFlow(Generic[Ref]):
         self._emitted = dict.fromkeys(self._maker, 0)
         self._stops: dict[str, int] = {}
         self._unit_bytes = dict.fromkeys(self._maker, 0)
-        self._failures: dict[tuple[str, int], int] = {}
+        self._failures = Failures(stream, epoch, self._aside)
         self._pulling = pulling
         self._packets_to = packets[-1].span.stop if packets else position.packet if position else 0
         self._saved = position or Position(epoch=epoch, packet=0, watermark=0, checkpoint={})
         self._keep_packets_from = self._saved.packet
         self._cut_moved = False
         self._over = False
+        self._stuck = False
         for entry in packets:
             self._shelves[SOURCE].put(entry)
         if source_ended:
@@ -282,7 +281,7 @@ class EpochFlow(Generic[Ref]):
 
     def _take(self, state: _State[Ref], done: Done[Ref]) -> list[Action[Ref]]:
         flight = state.flight.pop(done.ticket)
-        self._failures.pop((state.box.name, flight.span.start), None)
+        self._failures.forget(state.box, flight.span)
         state.alone = False
         actions: list[Action[Ref]] = []
         for name, entries in done.outputs.items():
@@ -301,39 +300,9 @@ class EpochFlow(Generic[Ref]):
         return actions
 
     def _on_failure(self, state: _State[Ref], span: Span, error: LimpidError | None, node: str) -> list[Action[Ref]]:
-        box = state.box
-        key = (box.name, span.start)
-        count = self._failures[key] = self._failures.get(key, 0) + 1
-        where = node or box.name
-        why = str(error) if error is not None else "its process died"
-        event = Event(
-            type="stage.failed",
-            stream=self.stream,
-            epoch=self.epoch,
-            seq=-1 if box.packets else span.start,
-            data={"stage": where, "start": span.start, "stop": span.stop, "try": count, "reason": why},
-        )
-        actions: list[Action[Ref]] = [Report(event=event)]
-        state.alone = count == _TRIES - 1
-        if count < _TRIES - 1 or (count < _TRIES and len(box.nodes) == 1):
-            return actions
-        if len(box.nodes) > 1:
-            return [*actions, TakeApart(position=self.position())]
-        if any(name == box.nodes[0].name and start == span.start for name, start, _ in self._aside):
-            failed = error or StageError(
-                "its process dies even when the batch is passed over", stage=where, span=str(span)
-            )
-            return [*actions, Fail(error=failed)]
-        self._failures.pop(key)
-        self._aside.add((box.nodes[0].name, span.start, span.stop))
-        aside = Event(
-            type="batch.set_aside",
-            stream=self.stream,
-            epoch=self.epoch,
-            seq=-1 if box.packets else span.start,
-            data={"stage": box.nodes[0].name, "start": span.start, "stop": span.stop, "reason": why},
-        )
-        return [*actions, SetAside(node=box.nodes[0].name, span=span), Report(event=aside)]
+        count, actions = self._failures.failed(state.box, span, error, node)
+        state.alone = count == TRIES - 1
+        return [TakeApart(position=self.position()) if a is TAKE_APART else a for a in actions]
 
     def _void(self, state: _State[Ref]) -> list[Action[Ref]]:
         """Give up a per-stream box's object; return what lets go of answers that waited for earlier ones."""
@@ -372,6 +341,12 @@ class EpochFlow(Generic[Ref]):
         actions += self._release()
         for box in self._boxes:
             actions += self._submit(self._states[box.name])
+        if not any(state.flight for state in self._states.values()):
+            # Nothing will make room by itself any more.
+            self._stuck = True
+            for box in self._boxes:
+                actions += self._submit(self._states[box.name])
+            self._stuck = False
         actions += self._pull()
         return actions
 
@@ -545,7 +520,7 @@ class EpochFlow(Generic[Ref]):
             inputs=tuple(tuple(entries) for entries in inputs),
             finish=finish,
             set_aside=aside if box.pooled else (),
-            alone=box.pooled and self._failures.get((box.name, span.start), 0) >= _TRIES - 1,
+            alone=box.pooled and self._failures.count(box, span) >= TRIES - 1,
         )
 
     def _room(self, state: _State[Ref]) -> bool:
@@ -567,8 +542,11 @@ class EpochFlow(Generic[Ref]):
                 end = self._stops.get(name, _FAR)
                 stop = (state.low // taker.batch + 1) * taker.batch
                 ahead = taker.halo[1] if taker.pooled and name == taker.inputs[0] else 0
-                lacks = ready.covering(self._low_of(taker, name), min(stop + ahead, end)) is None
-                if lacks and (not taker.pooled or self._wanted(taker)):
+                low = self._low_of(taker, name)
+                lacks = ready.covering(low, min(stop + ahead, end)) is None
+                # A taker that has merely emptied the shelf before slower ones have is no reason to exceed the credit.
+                urgent = self._stuck or ready.first_missing(low) < ready.stop
+                if lacks and urgent and (not taker.pooled or self._wanted(taker)):
                     return True
         return False
 

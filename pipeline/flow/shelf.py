@@ -38,6 +38,11 @@ class Shelf(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return (self._items[start] for start in self._starts)
 
+    @property
+    def stop(self) -> int:
+        """The first unit behind all items; 0 if there are none."""
+        return self._items[self._starts[-1]].span.stop if self._starts else 0
+
     def put(self, item: T) -> bool:
         """Keep `item`; return False, keeping nothing, where its units are on the shelf already."""
         if self.covering(item.span.start, item.span.stop) is not None:

@@ -142,12 +142,13 @@ class Simulation:
 
     # --- what can happen next --------------------------------------------------------------------------------------
 
-    def choices(self) -> list[Callable[[], None]]:
+    def choices(self, *, but: str = "") -> list[Callable[[], None]]:
+        """Return what could happen next, but for work of the box `but`."""
         found: list[Callable[[], None]] = []
         if self.pulls:
             found.append(self.pull)
-        found += [lambda n=name: self.feed(n) for name, host in self.hosts.items() if host.calls]  # type: ignore[misc]
-        found += [lambda s=s: self.run_pooled(s) for s in self.pooled]  # type: ignore[misc]
+        found += [lambda n=name: self.feed(n) for name, host in self.hosts.items() if host.calls and name != but]  # type: ignore[misc]
+        found += [lambda s=s: self.run_pooled(s) for s in self.pooled if s.box.name != but]  # type: ignore[misc]
         found += [lambda i=i: self.deliver(i) for i in range(len(self.inbox))]  # type: ignore[misc]
         return found
 

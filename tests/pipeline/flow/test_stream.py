@@ -103,6 +103,22 @@ def test_shelves_keep_to_their_credit(plan: Plan) -> None:
     assert worst <= 200 + 2 * 80, f"a shelf held {worst} bytes"
 
 
+@pytest.mark.parametrize("slow", ["keep", "log", "total", "blur"])
+def test_a_fast_box_beside_a_slow_one_does_not_exceed_the_credit(slow: str) -> None:
+    """`keep` and `total` take what `add` makes, `blur` and `log` what `split` makes; only one of them dawdles."""
+    run = Simulation([toys.packets([1] * 200)], toys.PLANS[0], queue_bytes=200)
+    worst = 0
+    for _ in range(20_000):
+        if run.completed:
+            break
+        found = run.choices(but=slow)
+        (found or run.choices())[0]()
+        held = {name: n for name, n in run.flow.epoch.held_bytes().items() if name != "source"}
+        worst = max([worst, *held.values()])
+    assert run.completed
+    assert worst <= 200 + 2 * 80, f"a shelf held {worst} bytes"
+
+
 @pytest.mark.parametrize("plan", toys.PLANS[:1])
 @pytest.mark.parametrize("harm", ["die", "raise"])
 @pytest.mark.parametrize("node", ["double", "split"])
