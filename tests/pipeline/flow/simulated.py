@@ -66,6 +66,7 @@ class Simulation:
         self.poison: Callable[[str, int, int], str] = lambda name, start, stop: ""
         self.completed = False
         self.failed: Fail | None = None
+        self.kills: dict[str, int] = {}
         self.begin(plan)
 
     def begin(self, plan: Sequence[Sequence[str]]) -> None:
@@ -175,6 +176,7 @@ class Simulation:
             return
         inputs = [[self.payloads[e.ref] for e in entries] for entries in action.inputs]
         fed = host.chain.feed(action.span, inputs, finish=action.finish)
+        self.kills.pop(name, None)
         outputs = {n: tuple(self.entry(item) for item in items) for n, items in fed.outputs.items()}
         self.inbox.append(Done(ticket=action.ticket, outputs=outputs, checkpoint=fed.checkpoint, ended=fed.ended))
 
@@ -199,6 +201,7 @@ class Simulation:
         inputs = [[self.payloads[e.ref] for e in entries] for entries in action.inputs]
         made = chain.run(action.span, inputs, stamp=Stamp(set_aside=action.set_aside))
         outputs = {name: (self.entry(item),) for name, item in made.items()}
+        self.kills.pop(action.box.name, None)
         self.inbox.append(Done(ticket=action.ticket, outputs=outputs))
 
     def deliver(self, index: int, *, again: bool = False) -> None:
@@ -214,14 +217,23 @@ class Simulation:
     # --- harm ------------------------------------------------------------------------------------------------------
 
     def kill_host(self, choose: Choose) -> None:
+        """Kill a host; but none a third time at one place, for that is what a poison batch does."""
         if self.hosts:
             name = sorted(self.hosts)[choose(len(self.hosts))]
+            if self.kills.get(name, 0) == 2:
+                return
+            self.kills[name] = self.kills.get(name, 0) + 1
             host = self.hosts.pop(name)
             self.inbox.append(HostDied(box=name, generation=host.generation))
 
     def kill_worker(self, choose: Choose) -> None:
+        """Kill a worker, with the same mercy."""
         if self.pooled:
-            action = self.pooled.pop(choose(len(self.pooled)))
+            action = self.pooled[choose(len(self.pooled))]
+            if self.kills.get(action.box.name, 0) == 2:
+                return
+            self.kills[action.box.name] = self.kills.get(action.box.name, 0) + 1
+            self.pooled.remove(action)
             self.inbox.append(Lost(ticket=action.ticket))
 
     def kill_ingest(self) -> None:
