@@ -176,7 +176,6 @@ class Simulation:
             return
         inputs = [[self.payloads[e.ref] for e in entries] for entries in action.inputs]
         fed = host.chain.feed(action.span, inputs, finish=action.finish)
-        self.kills.pop(name, None)
         outputs = {n: tuple(self.entry(item) for item in items) for n, items in fed.outputs.items()}
         self.inbox.append(Done(ticket=action.ticket, outputs=outputs, checkpoint=fed.checkpoint, ended=fed.ended))
 
@@ -201,7 +200,6 @@ class Simulation:
         inputs = [[self.payloads[e.ref] for e in entries] for entries in action.inputs]
         made = chain.run(action.span, inputs, stamp=Stamp(set_aside=action.set_aside))
         outputs = {name: (self.entry(item),) for name, item in made.items()}
-        self.kills.pop(action.box.name, None)
         self.inbox.append(Done(ticket=action.ticket, outputs=outputs))
 
     def deliver(self, index: int, *, again: bool = False) -> None:
@@ -217,7 +215,7 @@ class Simulation:
     # --- harm ------------------------------------------------------------------------------------------------------
 
     def kill_host(self, choose: Choose) -> None:
-        """Kill a host; but none a third time at one place, for that is what a poison batch does."""
+        """Kill a host; but none three times: at one place that is what a poison batch does."""
         if self.hosts:
             name = sorted(self.hosts)[choose(len(self.hosts))]
             if self.kills.get(name, 0) == 2:
