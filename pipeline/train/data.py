@@ -56,6 +56,10 @@ class PairsConfig:
     scene_variants: int = 3  # encodings of each
     least_bpp: float = 0.045  # bits a pixel of the low-resolution stream: 0.07 is 500 kb/s at 640×360, 30 fps
     most_bpp: float = 0.6
+    quality_share: float = 1 / 6  # of the sequences are encoded by constant quality instead
+    least_crf: float = 18.0
+    most_crf: float = 31.0
+    static_share: float = 0.25  # of the stills do not pan
     seed: int = 1
 
 
@@ -246,7 +250,7 @@ def _moving(name: str, picture: Picture, held: bool, config: PairsConfig, rng: G
         room = 0
     inner_h, inner_w = (height - room) // step * step, (width - room) // step * step
     kind = rng.random()
-    speed_x, speed_y = (int(rng.integers(-1, 2)) * 2 for _ in range(2)) if kind > 0.25 and room else (0, 0)
+    speed_x, speed_y = (int(rng.integers(-1, 2)) * 2 for _ in range(2)) if kind > config.static_share and room else (0, 0)
     zoom = float(rng.uniform(-0.006, 0.006)) if kind > 0.75 else 0.0
     pictures = []
     for i in range(count):
@@ -277,13 +281,13 @@ def _zoomed(plane: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
 
 
 def _encoding(picture: Picture, rate: Fraction, config: PairsConfig, rng: Generator) -> Encoding:
-    """Draw an encoder's settings; bits a pixel are log-uniform, one sequence in six is encoded by constant quality."""
+    """Draw an encoder's settings; bits a pixel are log-uniform, crf is uniform."""
     pixels = picture.y.size / config.scale**2
     bpp = float(np.exp(rng.uniform(np.log(config.least_bpp), np.log(config.most_bpp))))
-    by_quality = rng.random() < 1 / 6
+    by_quality = rng.random() < config.quality_share
     return Encoding(
         bitrate_bps=None if by_quality else max(20_000, int(bpp * pixels * float(rate))),
-        crf=float(rng.uniform(18, 31)) if by_quality else None,
+        crf=float(rng.uniform(config.least_crf, config.most_crf)) if by_quality else None,
         preset=_PRESETS[int(rng.integers(len(_PRESETS)))],
         tune="zerolatency" if rng.random() < 0.85 else "",
         gop_frames=int(rng.choice([25, 50, 60, 250, 250])),
