@@ -95,7 +95,7 @@ class EncodeSettings(Section):
 class RecordSettings(Section):
     """The tables."""
 
-    part_frames: Annotated[int, Field(ge=1, le=100_000)] = 250
+    part_frames: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Frames a Parquet part, 1 to 100000. Smaller: results can be read sooner, more files."""
 
 

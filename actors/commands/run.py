@@ -203,6 +203,9 @@ def _failed(job: Job, error: LimpidError) -> Outcome:
 
 
 def _remove_if_nothing_came(output: str, fresh: bool, outcomes: Sequence[Outcome]) -> None:
-    """Remove a directory that this run made and that holds no frame, so that a failure leaves nothing behind."""
+    """Remove a directory that this run made and that holds nothing to see or read: a failure leaves no litter."""
     if fresh and "://" not in output and all(o.state == "failed" and o.frames == 0 for o in outcomes):
-        shutil.rmtree(output, ignore_errors=True)
+        # The watermark is where *all* sinks are: segments may well have come out before the first table has.
+        came = (p for p in Path(output).rglob("*") if p.suffix in (".m4s", ".parquet") and "-ops-" not in p.name)
+        if next(came, None) is None:
+            shutil.rmtree(output, ignore_errors=True)

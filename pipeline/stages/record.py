@@ -42,7 +42,7 @@ from pipeline.wire.results import GuardReport, QualityReport
 class RecordConfig(StageConfig):
     """How rows are grouped, and when a picture counts as degraded (events quality.degraded, quality.recovered)."""
 
-    part_frames: int = 250  # frames a part, 1 to 100,000; smaller: rows are durable sooner, more files
+    part_frames: int = 100  # frames a part, 1 to 100,000; smaller: rows are durable sooner, more files
     stable_from: float = 0.5  # stability (0 to 1) from which a frame is `stable`; guard's own threshold
     picture_hold_s: float = 1.0  # for so long black or frozen until the event, > 0
     score_hold_s: float = 2.0  # for so long below or above a level until the event, > 0
