@@ -129,7 +129,7 @@ class _Driver:
         self._term += 1
         terms = Terms(number=self._term, directories=self._directories, cpus=os.cpu_count() or 1)
         self._supervisor = Supervisor.options(  # type: ignore[attr-defined]  # Ray adds it to the class
-            name=f"{self._name}-supervisor-{self._term}", num_cpus=_CPUS
+            name=f"{self._name}-supervisor-{self._term}", num_cpus=_CPUS, enable_task_events=False
         ).remote(terms)
         self._pids.append(self._supervisor.pid.remote())
         left = {index: job for index, job in self._jobs.items() if index not in self._outcomes}
@@ -179,7 +179,7 @@ class _Driver:
     def _make(self) -> tuple[str, Any]:
         self._made += 1
         name = f"{self._name}-h{self._made}"
-        host = StageHost.options(num_cpus=_CPUS).remote(name, self._directories)  # type: ignore[attr-defined]  # as above
+        host = StageHost.options(num_cpus=_CPUS, enable_task_events=False).remote(name, self._directories)  # type: ignore[attr-defined]  # as above
         self._pids.append(host.pid.remote())
         self._hosts[name] = host
         return name, host

@@ -23,6 +23,7 @@ from pipeline.flow.ledger import Ledger
 from pipeline.graph import Graph, graph_of
 
 _POLL_S = 0.25
+_START_S = 60.0  # that reading the graphs may take
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +67,7 @@ class Supervisor:
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
         self._hosts: Hosts | None = None
+        self._started = asyncio.Event()
         self._pools: dict[str, Pool] = {}
         self._runs: dict[int, StreamRun] = {}
         self._news = asyncio.Event()
@@ -98,10 +100,13 @@ class Supervisor:
         for index, graph in graphs.items():
             self._tasks.append(asyncio.ensure_future(self._run(index, jobs[index], graph, plans[index], places)))
         self._tasks.append(asyncio.ensure_future(self._watch(hosts)))
+        self._started.set()
         self._news.set()
 
     async def poll(self, given: Sequence[tuple[str, Any]], *, inherited: bool = False) -> News:
         """Take in hosts that were made; return what is new, at the latest after a quarter of a second."""
+        # Ray may begin calls of an asyncio actor in another order than they were made in: `start` can be the later one.
+        await asyncio.wait_for(self._started.wait(), _START_S)
         assert self._hosts is not None
         for name, handle in given:
             self._hosts.given(name, handle, inherited=inherited)
