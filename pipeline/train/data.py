@@ -250,7 +250,9 @@ def _moving(name: str, picture: Picture, held: bool, config: PairsConfig, rng: G
         room = 0
     inner_h, inner_w = (height - room) // step * step, (width - room) // step * step
     kind = rng.random()
-    speed_x, speed_y = (int(rng.integers(-1, 2)) * 2 for _ in range(2)) if kind > config.static_share and room else (0, 0)
+    speed_x, speed_y = (
+        (int(rng.integers(-1, 2)) * 2 for _ in range(2)) if kind > config.static_share and room else (0, 0)
+    )
     zoom = float(rng.uniform(-0.006, 0.006)) if kind > 0.75 else 0.0
     pictures = []
     for i in range(count):
