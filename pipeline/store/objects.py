@@ -11,6 +11,7 @@ segment costs more than all else that a segment does on a slow disk).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
@@ -213,9 +214,11 @@ class LocalStore(Store):
 def _sweep(folder: Path) -> None:
     """Remove what killed processes left unfinished in a folder."""
     limit = time.time() - LEFTOVER_AGE_S
-    for entry in os.scandir(folder):
-        if entry.name.startswith(TEMPORARY_PREFIX) and entry.stat(follow_symlinks=False).st_mtime < limit:
-            Path(entry.path).unlink(missing_ok=True)
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        # Those of writers at work are made and gone while one looks.
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_mtime < limit:
+                path.unlink()
 
 
 def _unless_missing(error: OSError) -> None:
