@@ -15,6 +15,7 @@ from actors.slab import Block
 from pipeline.config import SourceSettings
 from pipeline.errors import LimpidError
 from pipeline.flow.boxes import Box
+from pipeline.graph import Graph
 from pipeline.stage import StageEnv
 from pipeline.wire.acks import Checkpoint, Stamp
 from pipeline.wire.ids import Span, StreamId
@@ -123,7 +124,14 @@ class Warm:
     modules: tuple[str, ...]
 
 
-Order = OpenBox | WorkOn | OpenUri | ReadOn | Close | Hello | Warm
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choose:
+    """Say what the graph's networks run fastest in here, and which weights they are."""
+
+    graph: Graph
+
+
+Order = OpenBox | WorkOn | OpenUri | ReadOn | Close | Hello | Warm | Choose
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,6 +145,7 @@ class Reply:
         error, node, fatal: as in flow.signals.Failed.
         returned: loans of which nothing is looked at any more.
         pid: of the process.
+        stamp: of Choose.
     """
 
     outputs: Mapping[str, tuple[Sent, ...]] = field(default_factory=dict)
@@ -148,6 +157,7 @@ class Reply:
     fatal: bool = False
     returned: tuple[int, ...] = ()
     pid: int = 0
+    stamp: Stamp | None = None
 
 
 def packed(message: object) -> bytes:

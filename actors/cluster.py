@@ -26,6 +26,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a FutureWarning at every start
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",  # else the GCS keeps what every call did: a megabyte a minute
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
 _TOKEN = secrets.token_hex(32)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from actors.calls import Close, Hello, OpenBox, OpenUri, ReadOn, Reply, Warm, WorkOn, packed, unpacked
+from actors.calls import Choose, Close, Hello, OpenBox, OpenUri, ReadOn, Reply, Warm, WorkOn, packed, unpacked
 from actors.slab import Slab
 from actors.transport import Inbox, Outbox
 from pipeline.errors import LimpidError, StageError
 from pipeline.flow.boxes import SOURCE
 from pipeline.flow.chain import PooledChain, StreamChain
+from pipeline.graph import choose_stamp
 from pipeline.wire.ids import StreamId
 from pipeline.wire.items import Item
 
@@ -69,6 +70,8 @@ class Host:
                     for module in order.modules:
                         importlib.import_module(module)
                     reply = Reply()
+                case Choose():
+                    reply = Reply(stamp=choose_stamp(order.graph))
             sent, beside = self._outbox.send(made)
             reply = replace(reply, outputs=sent)
         except StageError as error:

@@ -13,15 +13,18 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from actors.calls import Hello, Lent, Parcel, Reply, Slot, Warm, WorkOn, packed, unpacked
+from actors.calls import Choose, Hello, Lent, Parcel, Reply, Slot, Warm, WorkOn, packed, unpacked
 from actors.faults import Verdict, verdict_of
 from actors.slab import Custody, files_of
 from actors.transport import Held, Ref, Stored
 from pipeline.errors import CapacityError, LimpidError, StageError
 from pipeline.flow.signals import Entry
+from pipeline.graph import Graph
+from pipeline.wire.acks import Stamp
 
 _CALL_S = 300.0  # a call that takes longer counts as hung, and its process is killed
 _START_S = 120.0  # until a process that was asked for has to be there
+_CHOICES = 3  # processes that may die while they measure
 _STARTS = 5  # processes in a row that may die before they are ready
 
 
@@ -49,6 +52,7 @@ class Host:
         self.pid = 0
         self.alive = True
         self.users = 0
+        self.networks = False  # whether it has loaded what networks need: a second, and 200 MB
         self.loans: dict[int, Ref] = {}
         self.since: deque[float] = deque()  # when the calls under way were issued
         self._watchers: list[Callable[[Host], None]] = []
@@ -130,14 +134,15 @@ class Hosts:
         self._all[name] = host
         self.spawn(self._greet(host, inherited))
 
-    async def take(self) -> Host:
-        """Return a host that nobody else has.
+    async def take(self, *, networks: bool = False) -> Host:
+        """Return a host that nobody else has; of several, one that has loaded what networks need if they are meant.
 
         Raises:
             CapacityError: none came in time.
         """
         if self._spare:
-            host = self._spare.pop(0)
+            host = next((host for host in self._spare if host.networks == networks), self._spare[0])
+            self._spare.remove(host)
             self._refill()
             return host
         waiter: asyncio.Future[Host] = asyncio.get_running_loop().create_future()
@@ -149,6 +154,33 @@ class Hosts:
             raise CapacityError(
                 f"no process could be started within {_START_S:.0f} s", where="ray", hint="free CPU and memory"
             ) from error
+
+    async def choose(self, graph: Graph) -> Stamp:
+        """Have a host choose what a graph's networks run in: it has the device, and may die of a runtime.
+
+        Raises:
+            CapacityError, StageError: no process could be started, or each died of it.
+            LimpidError: a model cannot be loaded.
+        """
+        for _ in range(_CHOICES):
+            host = await self.take(networks=True)
+            try:
+                reply = (await self.reply(host, self.issue(host, Choose(graph=graph)))).reply
+            except (Died, InputLost):
+                self.died(host)
+                continue
+            host.networks = True
+            self.put_back(host)
+            if reply.error is not None:
+                raise reply.error
+            assert reply.stamp is not None
+            return reply.stamp
+        raise StageError(
+            "processes die while they measure which runtime is the fastest",
+            stage="enhance",
+            span="",
+            hint="name one: enhance.runtime",
+        )
 
     def put_back(self, host: Host) -> None:
         """Return a host that nobody uses any more."""
@@ -270,6 +302,7 @@ class Hosts:
         """Have a spare import what it may need; who takes it meanwhile waits for the rest only."""
         try:
             await self.reply(host, self.issue(host, Warm(modules=self._modules)))
+            host.networks = True
         except (Died, InputLost, LimpidError):
             self.died(host)
 

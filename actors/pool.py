@@ -94,7 +94,7 @@ class Pool:
 
     async def _add_worker(self) -> None:
         try:
-            host = await self._hosts.take()
+            host = await self._hosts.take(networks=self._box.networks)
         except LimpidError as error:
             self._give_up(error)
             return
@@ -133,7 +133,7 @@ class Pool:
 
     async def _do_alone(self, task: Task) -> None:
         try:
-            host = await self._hosts.take()
+            host = await self._hosts.take(networks=self._box.networks)
         except LimpidError as error:
             task.failed(error)
             return

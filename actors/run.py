@@ -215,7 +215,9 @@ class StreamRun:
     def _open(self, action: Open) -> None:
         name = action.box.name
         old = self._seats.pop(name, None)
-        seat = self._seats[name] = Seat(name, generation=action.generation, alone=action.alone)
+        seat = self._seats[name] = Seat(
+            name, generation=action.generation, alone=action.alone, networks=action.box.networks
+        )
         order = OpenBox(
             key=name,
             box=action.box,
@@ -254,7 +256,7 @@ class StreamRun:
 
     async def _find_host(self, seat: Seat) -> None:
         try:
-            host = await self._hosts.take()
+            host = await self._hosts.take(networks=seat.networks)
         except LimpidError as error:
             self._end("failed", error)
             return

@@ -15,6 +15,7 @@ class Seat:
     name: str
     generation: int = 0
     alone: bool = False
+    networks: bool = False  # as Box.networks
     host: Host | None = None
     backlog: list[Callable[[Host], None]] = field(default_factory=list)
 

@@ -21,6 +21,7 @@ from pipeline.flow.boxes import Box, groups_of, make_boxes
 from pipeline.flow.job import Job, Outcome, Progress
 from pipeline.flow.ledger import Ledger
 from pipeline.graph import Graph, graph_of
+from pipeline.wire.acks import Stamp
 
 _POLL_S = 0.25
 _START_S = 60.0  # that reading the graphs may take
@@ -85,7 +86,10 @@ class Supervisor:
                 graphs[index] = graph_of(job.settings)
             except LimpidError as error:
                 self._outcomes[index] = failed(job, error)
-        modules = sorted({n.stage.__module__ for g in graphs.values() for n in g.nodes})
+        nodes = [node for graph in graphs.values() for node in graph.nodes]
+        modules = sorted({node.stage.__module__ for node in nodes})
+        if any(node.stage.spec.models for node in nodes):
+            modules.append("pipeline.models.load")
         hosts = self._hosts = Hosts(
             term=self._terms.number,
             modules=modules,
@@ -144,17 +148,22 @@ class Supervisor:
 
     async def _run(self, index: int, job: Job, graph: Graph, groups: list[list[str]], places: Places) -> None:
         try:
-            # Choosing a runtime measures; reading a store may wait for a network.
-            ledger = await asyncio.to_thread(Ledger, job, graph=graph)
+            hosts, loop = self._hosts, asyncio.get_running_loop()
+            assert hosts is not None
+
+            def choose(graph: Graph) -> Stamp:
+                return asyncio.run_coroutine_threadsafe(hosts.choose(graph), loop).result()
+
+            # In a thread: reading a store may wait for a network.
+            ledger = await asyncio.to_thread(Ledger, job, graph=graph, choose=choose)
             self._begun.add(index)
             if ledger.completed:
                 outcome = ledger.outcome_of_completed()
             else:
-                assert self._hosts is not None
                 run = self._runs[index] = StreamRun(
                     ledger,
                     make_boxes(ledger.graph, groups),
-                    hosts=self._hosts,
+                    hosts=hosts,
                     places=places,
                     pool_of=self._pool_of(job),
                     progressed=lambda: self._progressed(ledger.progress()),

@@ -17,7 +17,7 @@ from peers.opencv4 import PYTHON, OpenCvPeers
 from report import SHARED, Row, Times, alternating, parser, print_table, write_json
 
 from pipeline.commands import eval_sr
-from pipeline.models import load_model
+from pipeline.models.load import load_model
 from pipeline.models.runtime import RUNTIMES
 from pipeline.models.runtime.choose import pattern
 from pipeline.models.runtime.openvino_ import core

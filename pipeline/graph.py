@@ -27,8 +27,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config import Settings, nearest
 from pipeline.errors import ConfigError, GraphError
-from pipeline.stage import Stage, StageConfig
+from pipeline.stage import Stage, StageConfig, StageEnv
 from pipeline.stages import FLOW
+from pipeline.wire.acks import Stamp
 from pipeline.wire.packets import PacketBatch
 
 SOURCE = "source"
@@ -152,6 +153,20 @@ def graph_of(settings: Settings) -> Graph:
     )
     off = frozenset[str]().union(*(stages for on, stages in switched if not on))
     return loader.graph(values, off)
+
+
+def choose_stamp(graph: Graph) -> Stamp:
+    """Return what the stages that need weights choose on this machine (runtime, threads) and load (model's version)."""
+    stamp = Stamp()
+    for node in graph.nodes:
+        if node.stage.spec.models:
+            stage = node.build()
+            try:
+                stage.open(StageEnv())
+                stamp = stage.stamp()
+            finally:
+                stage.close()
+    return stamp
 
 
 def _read(text_or_path: str | Path) -> tuple[str, Any]:
@@ -407,8 +422,7 @@ class _Loader:
         model = getattr(config, "model", None)
         if entry.stage is None or not entry.stage.spec.models or not isinstance(model, str):
             return
-        # Imports torch, which the stage has done already; graphs without networks do not wait for it.
-        from pipeline.models import SHIPPED  # noqa: PLC0415
+        from pipeline.models import SHIPPED  # noqa: PLC0415  # graphs without networks do not wait for the stage
         from pipeline.stages.enhance import CONVENTIONAL, model_path  # noqa: PLC0415
 
         if model not in CONVENTIONAL and not model_path(model).is_file():

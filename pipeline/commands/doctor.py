@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.errors import LimpidError
+from pipeline.models import SHIPPED
 
 GIB = 1 << 30
 MIN_MEMORY_BYTES = 2 * GIB  # one 1080p stream with queues, network and Ray's own processes (chosen)
@@ -131,7 +132,7 @@ def _codecs() -> Finding:
 
 
 def _weights() -> Finding:
-    from pipeline.models import SHIPPED, load_model  # noqa: PLC0415  # imports torch, see above
+    from pipeline.models.load import load_model  # noqa: PLC0415  # imports torch, see above
 
     names = []
     try:

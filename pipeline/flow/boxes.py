@@ -44,6 +44,11 @@ class Box:
     exports: tuple[str, ...]
     sinks: tuple[str, ...]
 
+    @property
+    def networks(self) -> bool:
+        """Whether it runs one: such a box starts faster where one has been loaded."""
+        return any(node.stage.spec.models for node in self.nodes)
+
 
 def is_pooled(node: Node) -> bool:
     """Say whether a node's stage is stateless."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -17,9 +17,8 @@ from pipeline.flow.boxes import Box, groups_of, make_boxes
 from pipeline.flow.job import Job, Outcome, Progress
 from pipeline.flow.signals import EpochDone, Fail, Open, Position, Report, Save, SetAside
 from pipeline.flow.stream import StreamFlow
-from pipeline.graph import Graph, graph_of
+from pipeline.graph import Graph, choose_stamp, graph_of
 from pipeline.media.hls import close_playlists
-from pipeline.stage import StageEnv
 from pipeline.store import manifest as manifests
 from pipeline.store.eventlog import write_events
 from pipeline.store.manifest import Manifest, Watermark
@@ -40,6 +39,10 @@ WRITTEN = ("hls/", "tables/", "stamps/", "packets/", "pictures/")
 class Ledger:
     """The durable side of one stream's run.
 
+    Args:
+        graph: that the job's settings describe, where it has been read already.
+        choose: chooses what networks run in; in a process of its own on Ray.
+
     Attributes:
         graph: as the stream's first run had it.
         stamp: what decides the bytes of the whole stream beside its input; chosen by the first run.
@@ -50,7 +53,9 @@ class Ledger:
         StorageError: it cannot be read or written.
     """
 
-    def __init__(self, job: Job, *, graph: Graph | None = None) -> None:
+    def __init__(
+        self, job: Job, *, graph: Graph | None = None, choose: Callable[[Graph], Stamp] = choose_stamp
+    ) -> None:
         self.job = job
         self.store: Store = open_store(job.store)
         self.store.check()
@@ -67,7 +72,7 @@ class Ledger:
             self.graph = wanted
             self.stamps = StampLog(self.store)
             if not self.stamps.entries:
-                self.stamps.append([StampEntry(epoch=0, seq=0, stamp=choose_stamp(self.graph))])
+                self.stamps.append([StampEntry(epoch=0, seq=0, stamp=choose(self.graph))])
             self._manifest = self._first()
         else:
             _check_same(job, found, self.store.url)
@@ -235,20 +240,6 @@ class Ledger:
     def _state_event(self, state: str, reason: str) -> Event:
         data = {"state": state, "reason": reason}
         return Event(type="stream.state_changed", stream=self.job.stream, epoch=0, seq=-1, data=data)
-
-
-def choose_stamp(graph: Graph) -> Stamp:
-    """Return what the stages that need weights choose on this machine (runtime, threads) and load (model's version)."""
-    stamp = Stamp()
-    for node in graph.nodes:
-        if node.stage.spec.models:
-            stage = node.build()
-            try:
-                stage.open(StageEnv())
-                stamp = stage.stamp()
-            finally:
-                stage.close()
-    return stamp
 
 
 def wipe(store: Store) -> None:

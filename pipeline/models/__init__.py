@@ -1,56 +1,11 @@
-"""The networks, one file each, and how a model file becomes one."""
+"""The networks, one file each.
+
+Importing this package loads no PyTorch, which takes a second and 140 MB: what only reads graphs, a supervisor too, does
+without; `load` and the networks themselves need it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
-
-from pipeline.errors import ConfigError, ModelFormatError
-from pipeline.models.fedsr import FEdsr, FEdsrConfig
-from pipeline.store import modelfile
-from pipeline.store.modelfile import ModelHeader
-
-__all__ = ["KINDS", "SHIPPED", "FEdsr", "FEdsrConfig", "build", "load_model"]
-
-KINDS: dict[str, type[FEdsr]] = {FEdsr.kind: FEdsr}
-
 SHIPPED = Path(__file__).parent / "weights"  # the model files that come with Limpid
-
-
-def load_model(path: Path) -> tuple[ModelHeader, FEdsr]:
-    """Return the header and the network (CPU, float32, for inference) of the model file at `path`.
-
-    Raises:
-        Unreachable: the file cannot be read.
-        ModelFormatError: it is no model file, is damaged, or kind, configuration and tensors do not fit one another.
-    """
-    header, state = modelfile.load(path)
-    return header, build(header, state, where=str(path))
-
-
-def build(header: ModelHeader, state: Mapping[str, Tensor], *, where: str) -> FEdsr:
-    """Return the network that `header` describes, with the weights `state`; `where` names them in errors."""
-    if header.kind not in KINDS:
-        raise ModelFormatError(
-            f"a model of the unknown kind '{header.kind}'", where=where, hint=f"known are {', '.join(KINDS)}"
-        )
-    network = KINDS[header.kind]
-    try:
-        net = network(network.Config.from_dict(header.config))
-    except (ConfigError, TypeError) as error:
-        raise ModelFormatError(
-            f"its configuration does not fit: {error}", where=where, hint="it is of another version of Limpid"
-        ) from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if wanted != found:
-        name = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))[0]
-        raise ModelFormatError(
-            f"tensor '{name}' has shape {found.get(name)}, its configuration asks for {wanted.get(name)}",
-            where=where,
-            hint="header and weights are of two models",
-        )
-    net.load_state_dict(state)
-    return net.eval().requires_grad_(False)

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 
 from pipeline.errors import ConfigError, ModelError
-from pipeline.models import SHIPPED, load_model
-from pipeline.models.fedsr import FEdsr
+from pipeline.models import SHIPPED
 from pipeline.models.runtime import Engine, check_name, open_engine
 from pipeline.models.runtime.choose import choose
 from pipeline.stage import PooledStage, Resources, StageConfig, StageEnv, StageSpec, Work
-from pipeline.store.modelfile import ModelHeader
 from pipeline.vision.upscale import empty_like, upscale, upscale_chroma
 from pipeline.wire.acks import Stamp
 from pipeline.wire.frames import FrameBatch, Size
+
+if TYPE_CHECKING:
+    from pipeline.models.fedsr import FEdsr
+    from pipeline.store.modelfile import ModelHeader
 
 CONVENTIONAL = ("none", "bicubic")
 """Names of "no model", in `EnhanceConfig.model`; the second is also the runtime's name in a stamp."""
@@ -74,6 +77,8 @@ class Enhance(PooledStage[EnhanceConfig, FrameBatch, FrameBatch]):
         cv2.setNumThreads(env.threads)
         if self.config.model in CONVENTIONAL or self.config.runtime == "bicubic":
             return
+        from pipeline.models.load import load_model  # noqa: PLC0415  # PyTorch; see pipeline.models
+
         path = model_path(self.config.model)
         header, net = load_model(path)
         if net.config.scale != self.config.scale:

@@ -42,7 +42,7 @@ class ModelHeader:
     """What a model file says of itself."""
 
     name: str  # "f-edsr-x2"
-    kind: str  # a key of pipeline.models.KINDS
+    kind: str  # a key of pipeline.models.load.KINDS
     version: int  # from 1; only rises
     config: Mapping[str, Any]  # the network's Config as a JSON object
     parent: str | None = None  # name@version that it was fine-tuned from
@@ -70,7 +70,7 @@ def save(path: Path, header: ModelHeader, state: Mapping[str, Tensor]) -> ModelH
 def load(path: Path) -> tuple[ModelHeader, dict[str, Tensor]]:
     """Return the header and the tensors (on the CPU) of the model at `path`; a signature is *not* checked.
 
-    Whether kind, configuration and shapes fit one another is the matter of `pipeline.models.load_model`.
+    Whether kind, configuration and shapes fit one another is the matter of `pipeline.models.load.load_model`.
 
     Raises:
         Unreachable: the file cannot be read.

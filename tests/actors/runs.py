@@ -23,12 +23,24 @@ FRAMES = 200
 Made = dict[str, object]
 
 
-def job_of(clip: Path, store: Path, work: Path, *, plan: str = "unchained", name: str = "s", **twice: object) -> Job:
-    """Return a job of decode → twice → guard → encode beside audio, quality and record; `twice`: its config."""
+def job_of(
+    clip: Path,
+    store: Path,
+    work: Path,
+    *,
+    plan: str = "unchained",
+    name: str = "s",
+    stage: str = "Twice",
+    **twice: object,
+) -> Job:
+    """Return a job of decode → twice → guard → encode beside audio, quality and record.
+
+    `stage`: the class of "twice"; `twice`: its config.
+    """
     graph = work / f"graph-{name}.yaml"
     stages = [
         {"stage": "decode", "after": "source"},
-        {"stage": "tests.actors.stages:Twice", "name": "twice", "after": "decode", "config": twice},
+        {"stage": f"tests.actors.stages:{stage}", "name": "twice", "after": "decode", "config": twice},
         {"stage": "guard", "after": ["twice", "decode"]},
         {"stage": "encode", "after": "guard.frames"},
         {"stage": "audio", "after": "source"},

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.stage import PooledStage, StageConfig, StageSpec, Work
+from pipeline.stage import PooledStage, StageConfig, StageEnv, StageSpec, Work
+from pipeline.wire.acks import Stamp
 from pipeline.wire.frames import FrameBatch
 
 _PATIENCE_S = 60.0
@@ -28,6 +29,13 @@ class TwiceConfig(StageConfig):
     gate_frame: int = 0
     poison_frame: int = -1
     poison: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuringConfig(TwiceConfig):
+    """`deaths`: a directory with one file for each process that is still to die of the measurement."""
+
+    deaths: str = ""
 
 
 class Twice(PooledStage[TwiceConfig, FrameBatch, FrameBatch]):
@@ -52,6 +60,24 @@ class Twice(PooledStage[TwiceConfig, FrameBatch, FrameBatch]):
     def bypass(self, work: Work[FrameBatch]) -> FrameBatch:
         """Return each pixel twice, no brighter: what was passed over can be seen."""
         return _doubled(work.item, 0)
+
+
+class Measuring(Twice):
+    """Twice, with something to choose when a stream begins: it measures, and may die of it."""
+
+    spec = StageSpec(
+        name="measuring", version=1, takes=(FrameBatch,), gives=FrameBatch, batch_frames=8, models=("toy",)
+    )
+    Config = MeasuringConfig
+
+    def open(self, env: StageEnv) -> None:
+        super().open(env)
+        for death in sorted(Path(self.config.deaths).iterdir())[:1]:
+            death.unlink()
+            os._exit(7)
+
+    def stamp(self) -> Stamp:
+        return Stamp(model="toy@1", runtime="measured", threads=1)
 
 
 def _doubled(batch: FrameBatch, brighter: int) -> FrameBatch:

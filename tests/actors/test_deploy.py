@@ -15,6 +15,8 @@ from actors.deploy import run_on_ray
 from actors.slab import PREFIX, files_of
 from pipeline.errors import ConfigError, Unreachable
 from pipeline.flow.job import Progress
+from pipeline.store.objects import open_store
+from pipeline.store.stamps import StampLog
 from tests.actors.runs import FRAMES, Made, job_of, made_by, pids, run
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -74,3 +76,22 @@ def test_a_graph_that_cannot_be_built_is_an_outcome(clip: Path, tmp_path: Path) 
     outcome = run(job)
     assert outcome.state == "failed"
     assert isinstance(outcome.error, ConfigError)
+
+
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_a_host_chooses_the_runtime_and_may_die_of_it(deaths: int, clip: Path, tmp_path: Path) -> None:
+    """The supervisor lives on: it asks another one, and after three it says what to do."""
+    folder = tmp_path / "deaths"
+    folder.mkdir()
+    for n in range(deaths):
+        (folder / str(n)).touch()
+    outcome = run(job_of(clip, tmp_path / "out", tmp_path, stage="Measuring", deaths=str(folder)))
+    assert list(folder.iterdir()) == []
+    if deaths < 3:
+        assert (outcome.state, outcome.frames, outcome.error) == ("completed", FRAMES, None)
+        (entry,) = StampLog(open_store(str(tmp_path / "out"))).entries
+        assert entry.stamp.runtime == "measured"
+    else:
+        assert outcome.state == "failed"
+        assert "enhance.runtime" in str(outcome.error)
+        assert not (tmp_path / "out" / "manifest.json").exists()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
-from pipeline.models.fedsr import FEdsr
 from pipeline.models.runtime.engine import Engine, Ranges
 from pipeline.wire.frames import Size
+
+if TYPE_CHECKING:
+    from pipeline.models.fedsr import FEdsr
 
 __all__ = ["RUNTIMES", "Engine", "Ranges", "Runtime", "check_name", "open_engine"]
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
-from pipeline.models.fedsr import FEdsr
 from pipeline.models.runtime import RUNTIMES, Engine, Ranges, open_engine
 from pipeline.wire.frames import Size
+
+if TYPE_CHECKING:
+    from pipeline.models.fedsr import FEdsr
 
 BUDGET_S = 2.0  # of all trials together
 TRIAL_PX = 320 * 180  # larger frames are judged by a part of this size

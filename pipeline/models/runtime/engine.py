@@ -16,15 +16,17 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.models.fedsr import FEdsr
 from pipeline.vision.upscale import bicubic
 from pipeline.wire.frames import Size
+
+if TYPE_CHECKING:
+    from pipeline.models.fedsr import FEdsr
 
 Ranges = Mapping[str, tuple[float, float]]
 """(min, max) of the input of each convolution by its name, as in a model's header; int8 runtimes need them."""

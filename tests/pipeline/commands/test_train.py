@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.commands import train as command
 from pipeline.errors import ConfigError
-from pipeline.models import load_model
+from pipeline.models.load import load_model
 from pipeline.train import loop
 from pipeline.train.loop import Progress, Run
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError, ModelFormatError
 from pipeline.media.degrade import Encoding, Picture, degrade
 from pipeline.media.synthetic import Scene, SceneConfig
-from pipeline.models import KINDS, SHIPPED, load_model
+from pipeline.models import SHIPPED
 from pipeline.models.fedsr import FEdsr, FEdsrConfig, bicubic, enhance_y, input_ranges
+from pipeline.models.load import KINDS, load_model
 from pipeline.store import modelfile
 from pipeline.store.modelfile import ModelHeader
 from pipeline.train.metrics import psnr_db

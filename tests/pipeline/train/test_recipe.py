@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.models import SHIPPED, load_model
+from pipeline.models import SHIPPED
+from pipeline.models.load import load_model
 from pipeline.train.data import training_files
 from pipeline.train.recipe import RECIPES, load_recipe
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pipeline.models import SHIPPED, load_model
+from pipeline.models import SHIPPED
 from pipeline.models.fedsr import FEdsr, FEdsrConfig
+from pipeline.models.load import load_model
 from pipeline.models.runtime import open_engine
 from pipeline.models.runtime.quantise import activation_limits, whole_weights
 from pipeline.wire.frames import Size

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 import pipeline.models.runtime.engine
 from pipeline.errors import ConfigError, ModelError
-from pipeline.models import SHIPPED, load_model
+from pipeline.models import SHIPPED
 from pipeline.models.fedsr import FEdsr, FEdsrConfig, bicubic, enhance_y, input_ranges
+from pipeline.models.load import load_model
 from pipeline.models.runtime import RUNTIMES, Engine, open_engine
 from pipeline.models.runtime.choose import INT8_FLOOR_DB, choose, pattern
 from pipeline.models.runtime.engine import MARGIN_PX, windows
