@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,8 +18,12 @@ from typing import Any
 import psutil
 import ray
 from ray._private import worker as ray_worker
+from ray.exceptions import RayError
+
+from pipeline.errors import CapacityError
 
 SHM = Path("/dev/shm")
+_JOIN_S = 5.0  # until a Ray that is to be joined has to answer
 _END_S = 10.0  # that processes have for going away before they are killed
 _STORE_BYTES = 128 << 20  # of Ray's object store where frames go through slabs
 
@@ -69,7 +74,11 @@ def _told_elsewhere(data: object, ignore_prefix: bool) -> None:
 
 
 def _init() -> None:
-    """Start Ray, or join it."""
+    """Start Ray, or join it.
+
+    Raises:
+        CapacityError: RAY_ADDRESS names a place where none can be joined.
+    """
     address = os.environ.get("RAY_ADDRESS", "")
     options: dict[str, Any] = {
         "include_dashboard": False,
@@ -82,7 +91,11 @@ def _init() -> None:
     if address:
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
-        ray.init(address=address, runtime_env={"env_vars": one_thread}, **options)
+        _check_answers(address)
+        try:
+            ray.init(address=address, runtime_env={"env_vars": one_thread}, **options)
+        except (ConnectionError, RayError) as error:
+            raise _not_joined(address, f"Ray cannot be joined: {str(error).splitlines()[0]}") from error
         return
     room = shutil.disk_usage(SHM).free if SHM.is_dir() else 0
     store = _STORE_BYTES if room > 2 * _STORE_BYTES else 80 << 20
@@ -97,6 +110,22 @@ def _init() -> None:
     finally:
         for name in quiet | one_thread:
             os.environ.pop(name, None)
+
+
+def _check_answers(address: str) -> None:
+    """Try the port for some seconds: Ray itself tries for two minutes, and fills the terminal."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return  # "auto" and the like: Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=_JOIN_S).close()
+    except (OSError, OverflowError) as error:
+        raise _not_joined(address, f"no Ray answers: {error}") from error
+
+
+def _not_joined(address: str, what: str) -> CapacityError:
+    hint = "check RAY_ADDRESS (unset, Ray is started here); where it asks for a token, RAY_AUTH_MODE and RAY_AUTH_TOKEN"
+    return CapacityError(what, where=address, hint=hint)
 
 
 def slab_directories() -> tuple[Path, ...]:

@@ -323,7 +323,7 @@ class StreamRun:
         self._deaths.pop(action.box.name, None)
         if action.box.sinks:
             now = time.monotonic()
-            if self._last_sink_s:
+            if self._last_sink_s and self.ledger.progress().frames_done:  # starting is no gap
                 self._gap_s = max(self._gap_s, now - self._last_sink_s)
             self._last_sink_s = now
         self._hear(

@@ -189,8 +189,8 @@ def _verdicts(case: str, fps: Mapping[str, float]) -> list[Row]:
         "5ms": [
             ("unchained-1", "xenna-1", 1.5),
             ("unchained-1", "ray_data-1", 2.0),
-            ("unchained-8", "xenna-8", 1.0),
-            ("unchained-8", "ray_data-8", 1.0),
+            ("unchained-8", "xenna-8", 1.5),
+            ("unchained-8", "ray_data-8", 2.0),
         ],
         "real": [("chained-8", "plain-8", 0.95)],
     }.get(case, [])

@@ -50,7 +50,8 @@ class Outcome:
         epochs: that the content has.
         seconds: of wall time.
         error: why it failed.
-        counts: what is worth knowing, by cause ("restarts.encode", "set_aside.enhance", "retries", "gap_ms_max").
+        counts: what is worth knowing, by cause ("restarts.encode", "set_aside.enhance", "retries"); "gap_ms_max" is the
+            longest time between two batches that reached a sink, from the first durable frame on.
     """
 
     stream: StreamId

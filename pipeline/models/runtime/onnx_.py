@@ -13,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.models.fedsr import FEdsr
+from pipeline.models.fedsr import SLOPE, FEdsr
 from pipeline.models.runtime.engine import Engine, Ranges
 from pipeline.models.runtime.shuffle import shuffle, unshuffle
 
@@ -74,10 +74,10 @@ def graph(net: FEdsr, shape_NHWC: tuple[int, ...]) -> onnx.ModelProto:
         return node("Conv", t, weight, bias, pads=[layer.kernel_size[0] // 2] * 4)
 
     t = node("Transpose", node("Cast", "y", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
-    head = t = conv(t, "head", before=1 / 255)
+    head = t = node("LeakyRelu", conv(t, "head", before=1 / 255), alpha=SLOPE)
     for i in range(len(net.blocks)):
         t = node("Add", t, conv(node("Relu", conv(t, f"blocks.{i}.conv1")), f"blocks.{i}.conv2"))
-    t = conv(node("Add", head, conv(t, "close")), "tail", after=255.0)
+    t = conv(node("LeakyRelu", node("Add", head, conv(t, "close")), alpha=SLOPE), "tail", after=255.0)
     low, high = constant("low", np.float32(-128)), constant("high", np.float32(127))
     t = node("Cast", node("Clip", node("Round", t), low, high), to=TensorProto.INT8)
     out = node("Transpose", t, perm=[0, 2, 3, 1])

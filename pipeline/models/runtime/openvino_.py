@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as op
 
 from pipeline.errors import ModelError
-from pipeline.models.fedsr import FEdsr
+from pipeline.models.fedsr import SLOPE, FEdsr
 from pipeline.models.runtime.engine import Engine, Ranges
 from pipeline.models.runtime.quantise import activation_limits, whole_weights
 from pipeline.models.runtime.shuffle import shuffle, unshuffle
@@ -84,12 +84,15 @@ def graph(net: FEdsr, shape_NHWC: tuple[int, ...], ranges: Ranges | None) -> ov.
         t = op.convolution(t, weight, [1, 1], pad, pad, [1, 1])
         return op.add(t, op.constant(bias.detach().numpy().reshape(1, -1, 1, 1)))
 
+    def leaky(t: Any) -> Any:
+        return op.prelu(t, op.constant(np.array([SLOPE], np.float32)))
+
     x = op.parameter(list(shape_NHWC), ov.Type.u8, name="y")
     t = op.multiply(op.convert(x, "f32"), np.float32(1 / 255))
-    head = t = conv(op.transpose(t, np.array([0, 3, 1, 2])), "head")
+    head = t = leaky(conv(op.transpose(t, np.array([0, 3, 1, 2])), "head"))
     for i in range(len(net.blocks)):
         t = op.add(t, conv(op.relu(conv(t, f"blocks.{i}.conv1")), f"blocks.{i}.conv2"))
-    t = op.multiply(conv(op.add(head, conv(t, "close")), "tail"), np.float32(255))
+    t = op.multiply(conv(leaky(op.add(head, conv(t, "close"))), "tail"), np.float32(255))
     t = _rounded(t, -128, 127)  # whole code values: adding them to bicubic is then exact
     return ov.Model([op.convert(op.transpose(t, np.array([0, 2, 3, 1])), "i8")], [x], "f-edsr")
 

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, ModelFormatError
 from pipeline.media.degrade import Encoding, Picture, degrade
 from pipeline.media.synthetic import Scene, SceneConfig
 from pipeline.models import SHIPPED
-from pipeline.models.fedsr import FEdsr, FEdsrConfig, bicubic, enhance_y, input_ranges
+from pipeline.models.fedsr import SLOPE, FEdsr, FEdsrConfig, bicubic, enhance_y, input_ranges
 from pipeline.models.load import KINDS, load_model
 from pipeline.store import modelfile
 from pipeline.store.modelfile import ModelHeader
@@ -94,7 +94,7 @@ def test_ranges_are_the_least_and_greatest_input_of_each_convolution() -> None:
     assert ranges["head"] == (0.0, 1.0)
     assert ranges["blocks.0.conv2"][0] == 0.0, "ReLU leaves nothing below 0"
     head = network.head(torch.nn.functional.pixel_unshuffle(torch.from_numpy(frame)[None, None].float() / 255, 2))
-    assert ranges["blocks.0.conv1"] == pytest.approx((float(head.min()), float(head.max())))
+    assert ranges["blocks.0.conv1"] == pytest.approx((SLOPE * float(head.min()), float(head.max())))
 
 
 def test_the_residual_is_added_to_bicubic_rounded_and_clipped() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from pipeline.models import SHIPPED
@@ -41,9 +42,9 @@ def test_limits_keep_zero_on_a_level_and_the_luma_exact() -> None:
     ranges = {"head": (0.0, 0.8), "blocks.0.conv1": (-4.0, 2.0), "blocks.0.conv2": (0.0, 6.0), "close": (-1.0, 3.0)}
     limits = activation_limits(net, {**ranges, "tail": (0.0, 0.0)})
     assert limits["head"] == (0.0, 1.0)
-    assert limits["blocks.0.conv1"] == (-2.0 * 128 / 127, 2.0)  # half of ±4 in steps of 2 / 127
+    assert limits["blocks.0.conv1"] == pytest.approx((-170 * 3 / 255, 85 * 3 / 255))  # half of −4..2
     assert limits["blocks.0.conv2"] == (0.0, 3.0)
-    assert limits["close"] == (-1.5 * 128 / 127, 1.5)
+    assert limits["close"] == pytest.approx((-64 * 2 / 255, 191 * 2 / 255))  # −0.5 is no level, 0 is
     assert limits["tail"][1] > 0  # a dead layer still has levels
 
 

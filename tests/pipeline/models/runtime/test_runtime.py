@@ -124,7 +124,7 @@ def test_strips_tile_the_rows_and_see_what_they_keep(width: int, height: int, re
 
 
 def test_a_bright_frame_has_no_ring() -> None:
-    """All the network's padding is zero; with the trained weights that is a ring of 28 code values on level 220."""
+    """All the network's padding is zero, which would be a ring of 4 code values on level 235."""
     header, net = load_model(SHIPPED / "f-edsr-x2.safetensors")
     for name in ("openvino-int8", "openvino-fp32"):
         engine = open_engine(name, net.fold(), size(40, 30), ranges=header.ranges)
