@@ -71,8 +71,10 @@ MADE = tuple(
         ("unchained", 4),
         ("unchained", 8),
         ("ray_data", 1),
+        ("ray_data", 4),
         ("ray_data", 8),
         ("xenna", 1),
+        ("xenna", 4),
         ("xenna", 8),
     )
 )
@@ -189,6 +191,8 @@ def _verdicts(case: str, fps: Mapping[str, float]) -> list[Row]:
         "5ms": [
             ("unchained-1", "xenna-1", 1.5),
             ("unchained-1", "ray_data-1", 2.0),
+            ("unchained-4", "xenna-4", 1.5),
+            ("unchained-4", "ray_data-4", 2.0),
             ("unchained-8", "xenna-8", 1.5),
             ("unchained-8", "ray_data-8", 2.0),
         ],
