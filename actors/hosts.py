@@ -117,6 +117,7 @@ class Hosts:
         self._waiting: deque[asyncio.Future[Host]] = deque()
         self._starting = 0
         self._failures = 0
+        self._choices: dict[bytes, asyncio.Future[Stamp]] = {}
         self._loan = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -158,10 +159,20 @@ class Hosts:
     async def choose(self, graph: Graph) -> Stamp:
         """Have a host choose what a graph's networks run in: it has the device, and may die of a runtime.
 
+        Streams with the same graph share one choice: measurements at once would disturb each other.
+
         Raises:
             CapacityError, StageError: no process could be started, or each died of it.
             LimpidError: a model cannot be loaded.
         """
+        if not any(node.networks for node in graph.nodes):
+            return Stamp()
+        key = packed(graph)
+        if key not in self._choices:
+            self._choices[key] = asyncio.ensure_future(self._choose(graph))
+        return await self._choices[key]
+
+    async def _choose(self, graph: Graph) -> Stamp:
         for _ in range(_CHOICES):
             host = await self.take(networks=True)
             try:

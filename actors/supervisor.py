@@ -88,7 +88,7 @@ class Supervisor:
                 self._outcomes[index] = failed(job, error)
         nodes = [node for graph in graphs.values() for node in graph.nodes]
         modules = sorted({node.stage.__module__ for node in nodes})
-        if any(node.stage.spec.models for node in nodes):
+        if any(node.networks for node in nodes):
             modules.append("pipeline.models.load")
         hosts = self._hosts = Hosts(
             term=self._terms.number,

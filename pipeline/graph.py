@@ -75,6 +75,11 @@ class Node:
     config: StageConfig
     inputs: tuple[Edge, ...]
 
+    @property
+    def networks(self) -> bool:
+        """Whether the stage runs networks: it loads weights, and has a runtime to choose."""
+        return bool(self.stage.spec.models)
+
     def build(self) -> Stage[Any]:
         """Return a new stage object with this node's configuration, not yet opened."""
         return self.stage(self.config)
@@ -159,7 +164,7 @@ def choose_stamp(graph: Graph) -> Stamp:
     """Return what the stages that need weights choose on this machine (runtime, threads) and load (model's version)."""
     stamp = Stamp()
     for node in graph.nodes:
-        if node.stage.spec.models:
+        if node.networks:
             stage = node.build()
             try:
                 stage.open(StageEnv())

@@ -47,7 +47,7 @@ class Box:
     @property
     def networks(self) -> bool:
         """Whether it runs one: such a box starts faster where one has been loaded."""
-        return any(node.stage.spec.models for node in self.nodes)
+        return any(node.networks for node in self.nodes)
 
 
 def is_pooled(node: Node) -> bool:

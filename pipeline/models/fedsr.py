@@ -12,7 +12,7 @@ of the network: `enhance_y` shows the whole.
 Chosen where the spec is silent: luma only (chroma is up-sampled conventionally); the input is unshuffled by 2,
 so that convolutions run at a quarter of the pixels (measured: 2 to 3 times faster at equal quality); the tail
 convolves before it shuffles; leaky ReLUs behind the head and before the tail, which cost nothing: EDSR has none there,
-but then a network of one block is a single bend, and gains half a decibel less. Plain ReLUs there do nearly as well
+but then a network of one block is a single bend, and gains 0.4 dB less. Plain ReLUs there do nearly as well
 where training succeeds, but one run in three dies: all features 0, and no gradient left (docs/training.md).
 """
 

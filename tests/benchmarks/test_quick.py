@@ -84,10 +84,10 @@ def test_a_contestant_that_hangs_is_killed_with_its_children(bench: None, tmp_pa
 
     pids = tmp_path / "pids"
     code = (
-        "import os, subprocess, sys, time;"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True);"
+        "import os, signal, subprocess, sys;"
+        "child = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'], start_new_session=True);"
         f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}');"
-        "time.sleep(600)"
+        "signal.pause()"
     )
     ran = run(python("-c", code), deadline_s=4, every_s=0.2)
     assert ran.said == {} and "was killed" in ran.why
