@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.calls import Choose, Close, Hello, OpenBox, OpenUri, ReadOn, Reply, Warm, WorkOn, packed, unpacked
-from actors.slab import Slab
+from actors.slab import Reader, Slab
 from actors.transport import Inbox, Outbox
 from pipeline.errors import LimpidError, StageError
 from pipeline.flow.boxes import SOURCE
@@ -42,8 +42,9 @@ class Host:
 
     def __init__(self, slab: Slab | None) -> None:
         self._slab = slab
-        self._inbox = Inbox()
-        self._outbox = Outbox(slab)
+        reader = Reader()
+        self._inbox = Inbox(reader)
+        self._outbox = Outbox(slab, reader)
         self._pooled: dict[str, PooledChain] = {}
         self._chains: dict[tuple[StreamId, str], tuple[int, StreamChain]] = {}
         self._failed: dict[tuple[StreamId | None, str], LimpidError] = {}

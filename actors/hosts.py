@@ -44,6 +44,17 @@ class Answer:
     outputs: dict[str, tuple[Entry[Ref], ...]]
 
 
+@dataclass(slots=True, eq=False)
+class Call:
+    """An order under way."""
+
+    host: Host
+    refs: list[Any]  # of its answer, and of what comes beside it
+    issued_s: float
+    answered: bool = False
+    returned: tuple[int, ...] = ()
+
+
 class Host:
     """One host process, as its supervisor sees it."""
 
@@ -54,7 +65,7 @@ class Host:
         self.users = 0
         self.networks = False  # whether it has loaded what networks need: a second, and 200 MB
         self.loans: dict[int, Ref] = {}
-        self.since: deque[float] = deque()  # when the calls under way were issued
+        self.calls: deque[Call] = deque()  # under way, in the order in which they were issued
         self._watchers: list[Callable[[Host], None]] = []
 
     def watch(self, told: Callable[[Host], None]) -> None:
@@ -83,6 +94,17 @@ class Host:
                     lents.append(Lent(loan=0, where=Slot(payload=payloads.index(ref.ref), index=ref.index)))
             edges.append(tuple(lents))
         return tuple(edges), payloads
+
+    def settle(self, call: Call) -> None:
+        """Note that a call has been answered; take the loans back that came with it and with those before it.
+
+        Never earlier: the host may have passed a loan on with the answer to an earlier call, which may be heard later,
+        and until then nothing else here holds what it passed on.
+        """
+        call.answered = True
+        while self.calls and self.calls[0].answered:
+            for loan in self.calls.popleft().returned:
+                self.loans.pop(loan, None)
 
     def gone(self) -> list[Callable[[Host], None]]:
         """Note the death; return who is to be told."""
@@ -118,7 +140,7 @@ class Hosts:
         self._starting = 0
         self._failures = 0
         self._choices: dict[bytes, asyncio.Future[Stamp]] = {}
-        self._loan = 0
+        self._loan = term << 32  # a host may still give back what an earlier supervisor lent it
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- processes -------------------------------------------------------------------------------------------
@@ -176,7 +198,7 @@ class Hosts:
         for _ in range(_CHOICES):
             host = await self.take(networks=True)
             try:
-                reply = (await self.reply(host, self.issue(host, Choose(graph=graph)))).reply
+                reply = (await self.reply(self.issue(host, Choose(graph=graph)))).reply
             except (Died, InputLost):
                 self.died(host)
                 continue
@@ -214,34 +236,36 @@ class Hosts:
 
     def spares(self) -> list[Host]:
         """Return those that have imported what they may need and do nothing."""
-        return [host for host in self._spare if not host.since]
+        return [host for host in self._spare if not host.calls]
 
     def kill_hung(self) -> None:
         """Kill the processes that have been at one call for too long."""
         now = time.monotonic()
         for host in list(self._all.values()):
-            if host.since and now - host.since[0] > _CALL_S:
+            if host.calls and now - host.calls[0].issued_s > _CALL_S:
                 self.died(host)
 
     # --- orders ----------------------------------------------------------------------------------------------
 
-    def work(self, host: Host, order: WorkOn, inputs: Sequence[Sequence[Ref]], *, exports: int) -> list[Any]:
-        """Issue work; return the references of its answer."""
+    def work(self, host: Host, order: WorkOn, inputs: Sequence[Sequence[Ref]], *, exports: int) -> Call:
+        """Issue work."""
         edges, payloads = host.lend(inputs, self._loan + 1)
         self._loan += sum(len(edge) for edge in edges)
         order = replace(order, inputs=edges, free=self.custody.freed(host.name))
         return self.issue(host, order, payloads, exports=exports)
 
-    def issue(self, host: Host, order: object, payloads: Sequence[Any] = (), *, exports: int = 0) -> list[Any]:
-        """Send an order; return the references of its answer. Orders to one host arrive in turn."""
-        host.since.append(time.monotonic())
+    def issue(self, host: Host, order: object, payloads: Sequence[Any] = (), *, exports: int = 0) -> Call:
+        """Send an order, whose `reply` must be waited for. Orders to one host arrive in turn."""
         if self.in_slabs or not exports:
-            return [host.handle.answer.remote(self._term, 0, packed(order), *payloads)]
-        method = host.handle.answer.options(num_returns=1 + exports)
-        refs: list[Any] = method.remote(self._term, exports, packed(order), *payloads)
-        return refs
+            refs = [host.handle.answer.remote(self._term, 0, packed(order), *payloads)]
+        else:
+            method = host.handle.answer.options(num_returns=1 + exports)
+            refs = method.remote(self._term, exports, packed(order), *payloads)
+        call = Call(host, refs, time.monotonic())
+        host.calls.append(call)
+        return call
 
-    async def reply(self, host: Host, refs: list[Any]) -> Answer:
+    async def reply(self, call: Call) -> Answer:
         """Return the answer; whoever drops it gives back what it holds.
 
         Raises:
@@ -249,8 +273,14 @@ class Hosts:
             InputLost: an input of the call is gone.
             LimpidError: something that another try cannot help.
         """
+        host = call.host
         try:
-            reply: Reply = unpacked(await refs[0])
+            reply: Reply = unpacked(await call.refs[0])
+            if not host.alive:
+                # It answered and died, and its death was heard first: what it made has been removed.
+                raise Died(host.name)
+            call.returned = reply.returned
+            return Answer(reply, self._entries(reply, call.refs))
         except RayError as error:
             verdict, why = verdict_of(error)
             if verdict is Verdict.REPLAY:
@@ -260,25 +290,18 @@ class Hosts:
             self.died(host)
             raise Died(host.name) from error
         finally:
-            if host.since:
-                host.since.popleft()
-        if not host.alive:
-            # It answered and died, and its death was heard first: what it made has been removed.
-            raise Died(host.name)
-        for loan in reply.returned:
-            host.loans.pop(loan, None)
-        outputs = {
-            name: tuple(
-                Entry(span=sent.span, ref=self._ref(host, sent.where, refs), nbytes=sent.nbytes) for sent in sents
-            )
+            host.settle(call)
+
+    def _entries(self, reply: Reply, refs: list[Any]) -> dict[str, tuple[Entry[Ref], ...]]:
+        def ref_of(where: Parcel | Slot) -> Ref:
+            if isinstance(where, Slot):
+                return Stored(refs[1 + where.payload], where.index)
+            return Held(where, self.custody)
+
+        return {
+            name: tuple(Entry(span=sent.span, ref=ref_of(sent.where), nbytes=sent.nbytes) for sent in sents)
             for name, sents in reply.outputs.items()
         }
-        return Answer(reply, outputs)
-
-    def _ref(self, host: Host, where: Parcel | Slot, refs: list[Any]) -> Ref:
-        if isinstance(where, Slot):
-            return Stored(refs[1 + where.payload], where.index)
-        return Held(where, host.name, self.custody)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine beside; it handles its own errors."""
@@ -291,7 +314,7 @@ class Hosts:
     async def _greet(self, host: Host, inherited: bool) -> None:
         self._starting = max(0, self._starting - 1)
         try:
-            reply = (await self.reply(host, self.issue(host, Hello()))).reply
+            reply = (await self.reply(self.issue(host, Hello()))).reply
         except (Died, InputLost, LimpidError) as error:
             self._failures += 0 if inherited else 1
             self.died(host)
@@ -312,7 +335,7 @@ class Hosts:
     async def _warm(self, host: Host) -> None:
         """Have a spare import what it may need; who takes it meanwhile waits for the rest only."""
         try:
-            await self.reply(host, self.issue(host, Warm(modules=self._modules)))
+            await self.reply(self.issue(host, Warm(modules=self._modules)))
             host.networks = True
         except (Died, InputLost, LimpidError):
             self.died(host)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from actors.calls import OpenBox, WorkOn
-from actors.hosts import Answer, Died, Host, Hosts, InputLost
+from actors.hosts import Answer, Call, Died, Host, Hosts, InputLost
 from actors.transport import Ref
 from pipeline.errors import LimpidError, StageError
 from pipeline.flow.boxes import Box
@@ -75,20 +75,20 @@ class Pool:
         while (assigned := self._queue.assign()) is not None:
             name, task = assigned
             host = self._workers[name]
-            refs = self._hosts.work(host, task.order, task.inputs, exports=len(self._box.exports))
-            self._hosts.spawn(self._answer(host, task, refs))
+            call = self._hosts.work(host, task.order, task.inputs, exports=len(self._box.exports))
+            self._hosts.spawn(self._answer(call, task))
 
-    async def _answer(self, host: Host, task: Task, refs: list[object]) -> None:
+    async def _answer(self, call: Call, task: Task) -> None:
         try:
-            answer = await self._hosts.reply(host, refs)
+            answer = await self._hosts.reply(call)
         except Died:
             return  # _on_death has seen to it
         except (InputLost, LimpidError) as error:
-            self._queue.done(host.name, task)
+            self._queue.done(call.host.name, task)
             task.failed(error)
         else:
             self._deaths = 0
-            self._queue.done(host.name, task)
+            self._queue.done(call.host.name, task)
             task.answered(answer)
         self._pump()
 
@@ -103,15 +103,15 @@ class Pool:
         self._queue.add_worker(host.name)
         opened = self._open(host)
         self._pump()
-        await self._watch_over(host, opened)
+        await self._watch_over(opened)
 
-    def _open(self, host: Host) -> list[object]:
+    def _open(self, host: Host) -> Call:
         return self._hosts.issue(host, OpenBox(key=self.key, box=self._box, env=StageEnv()))
 
-    async def _watch_over(self, host: Host, opened: list[object]) -> None:
+    async def _watch_over(self, opened: Call) -> None:
         try:
             # What goes wrong in opening is the answer to the work that follows.
-            await self._hosts.reply(host, opened)
+            await self._hosts.reply(opened)
         except Died:
             return
         except (InputLost, LimpidError) as error:
@@ -140,9 +140,9 @@ class Pool:
         self._alone.append(host)
         try:
             opened = self._open(host)
-            refs = self._hosts.work(host, task.order, task.inputs, exports=len(self._box.exports))
-            await self._hosts.reply(host, opened)
-            answer = await self._hosts.reply(host, refs)
+            call = self._hosts.work(host, task.order, task.inputs, exports=len(self._box.exports))
+            await self._hosts.reply(opened)
+            answer = await self._hosts.reply(call)
         except Died:
             task.lost()
         except (InputLost, LimpidError) as error:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from actors.calls import Close, OpenBox, OpenUri, ReadOn, WorkOn, packed
-from actors.hosts import Answer, Died, Host, Hosts, InputLost
+from actors.hosts import Answer, Call, Died, Host, Hosts, InputLost
 from actors.pool import Pool, Task
 from actors.seats import Places, Seat
 from actors.slab import Gone
@@ -188,11 +188,10 @@ class StreamRun:
 
     def _read(self, asked: int, host: Host) -> None:
         order = ReadOn(stream=self._job.stream, free=self._hosts.custody.freed(host.name))
-        refs = self._hosts.issue(host, order, exports=1)
-        self._hosts.spawn(self._on_read(asked, host, refs))
+        self._hosts.spawn(self._on_read(asked, self._hosts.issue(host, order, exports=1)))
 
-    async def _on_read(self, asked: int, host: Host, refs: list[Any]) -> None:
-        answer = await self._answer(asked, host, refs)
+    async def _on_read(self, asked: int, call: Call) -> None:
+        answer = await self._answer(asked, call)
         if answer is None:
             return
         reply, entries = answer.reply, answer.outputs.get(SOURCE, ())
@@ -246,11 +245,11 @@ class StreamRun:
             return
         order = self._order(action, key=action.box.name)
         inputs = [[entry.ref for entry in entries] for entries in action.inputs]
-        refs = self._hosts.work(host, order, inputs, exports=len(action.box.exports))
-        self._hosts.spawn(self._on_work(asked, action, host, refs))
+        call = self._hosts.work(host, order, inputs, exports=len(action.box.exports))
+        self._hosts.spawn(self._on_work(asked, action, call))
 
-    async def _on_work(self, asked: int, action: Submit[Ref], host: Host, refs: list[Any]) -> None:
-        answer = await self._answer(asked, host, refs)
+    async def _on_work(self, asked: int, action: Submit[Ref], call: Call) -> None:
+        answer = await self._answer(asked, call)
         if answer is not None:
             self._worked(action, answer)
 
@@ -292,10 +291,10 @@ class StreamRun:
 
     # --- answers ---------------------------------------------------------------------------------------------
 
-    async def _answer(self, asked: int, host: Host, refs: list[Any]) -> Answer | None:
+    async def _answer(self, asked: int, call: Call) -> Answer | None:
         """Return a call's answer; None where there is none, or nobody waits for it any more."""
         try:
-            answer = await self._hosts.reply(host, refs)
+            answer = await self._hosts.reply(call)
         except Died:
             return None  # _on_death has seen to it
         except (InputLost, LimpidError) as error:
@@ -373,11 +372,10 @@ class StreamRun:
 
     def _send(self, order: object, host: Host) -> None:
         """Send an order whose answer says nothing but that it has been carried out."""
-        refs = self._hosts.issue(host, order)
-        self._hosts.spawn(self._acknowledged(self._round, host, refs))
+        self._hosts.spawn(self._acknowledged(self._round, self._hosts.issue(host, order)))
 
-    async def _acknowledged(self, asked: int, host: Host, refs: list[Any]) -> None:
-        answer = await self._answer(asked, host, refs)
+    async def _acknowledged(self, asked: int, call: Call) -> None:
+        answer = await self._answer(asked, call)
         if answer is not None and answer.reply.error is not None:
             self._end("failed", answer.reply.error)
 
@@ -414,8 +412,8 @@ class StreamRun:
         assert host is not None
         host.unwatch(self._on_death)
         try:
-            refs = self._hosts.issue(host, Close(stream=self._job.stream))
-            await asyncio.wait_for(self._hosts.reply(host, refs), _CLOSE_S)
+            closed = self._hosts.issue(host, Close(stream=self._job.stream))
+            await asyncio.wait_for(self._hosts.reply(closed), _CLOSE_S)
         except (TimeoutError, InputLost, LimpidError):
             self._hosts.died(host)
         except Died:

@@ -1,7 +1,8 @@
 """Results in a node's shared memory: a process writes them once, others map the file and read without a copy.
 
 A `Slab` is one process's: files under /dev/shm that grow as needed, cut into blocks. Only its maker frees blocks,
-and only when the supervisor says that nobody looks at them any more. The files outlive their maker, so what a process
+and only when the supervisor says that nobody looks at them any more. What a process passes on unchanged stays where it
+is: its own results then refer to a block that another has made. The files outlive their maker, so what a process
 has made survives its death, as objects in Ray's store do that the caller owns. Whoever began the run removes its files
 at the end, by their common name.
 
@@ -34,8 +35,9 @@ _ROOMY = 4  # blocks of the size in need that a new file holds at least
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Bytes in a slab's file."""
+    """Bytes in a slab's file; `maker` is the slab's name."""
 
+    maker: str
     path: str
     offset: int
     nbytes: int
@@ -117,7 +119,7 @@ class Slab:
             offset = file.take(wanted)
             assert offset is not None
         file.array[offset : offset + data.nbytes] = np.frombuffer(data, dtype=np.uint8)
-        return Block(file.path, offset, data.nbytes)
+        return Block(self._name, file.path, offset, data.nbytes)
 
     def free(self, blocks: Sequence[Block]) -> None:
         """Take blocks back; those of files that were dropped are ignored. One empty file is kept for what comes."""
@@ -160,6 +162,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._mapped: dict[str, mmap.mmap] = {}
+        self._open: dict[tuple[int, int], list[Block]] = {}  # what is looked at, by (address, nbytes): once a view
 
     def open(self, block: Block, gone: Callable[[], None]) -> NDArray[np.uint8]:
         """Return a block's bytes, read-only; `gone` is called when the last view of them has been dropped.
@@ -173,8 +176,21 @@ class Reader:
         # An array of its own on the mapping, never a slice of a larger one: NumPy lets views refer to the last array
         # in a chain of slices, and what `gone` hangs on would die before them.
         array: NDArray[np.uint8] = np.frombuffer(mapped, dtype=np.uint8, count=block.nbytes, offset=block.offset)
-        finalize(array, gone).atexit = False
+        key = _place(array)
+        self._open.setdefault(key, []).append(block)
+        finalize(array, self._close, key, gone).atexit = False
         return array
+
+    def block_of(self, data: memoryview) -> Block | None:
+        """Return the block whose bytes these are, all of them; None if they are no open block's."""
+        blocks = self._open.get(_place(np.frombuffer(data, dtype=np.uint8)))
+        return blocks[0] if blocks else None
+
+    def _close(self, key: tuple[int, int], gone: Callable[[], None]) -> None:
+        self._open[key].pop()
+        if not self._open[key]:
+            del self._open[key]
+        gone()
 
     def _map(self, path: str) -> mmap.mmap:
         for known in [p for p in self._mapped if not os.path.exists(p)]:
@@ -195,40 +211,47 @@ class Custody:
     """The supervisor's side: which blocks are still needed, and what their makers may take back.
 
     A `Held` object stands for an item; while anything in this process refers to it (the flow, a call under way, a loan)
-    its blocks stay.
+    its blocks stay. Items of several processes may share a block.
     """
 
     def __init__(self) -> None:
         self._free: dict[str, list[Block]] = {}
-        self._live: dict[str, int] = {}
+        self._holders: dict[Block, int] = {}
+        self._needed: dict[str, int] = {}  # blocks, by file
         self._dead: set[str] = set()
 
-    def hold(self, owner: str, blocks: Sequence[Block]) -> None:
-        """Count blocks that `owner` has made."""
+    def hold(self, blocks: Sequence[Block]) -> None:
+        """Count one more item that needs these blocks."""
         for block in blocks:
-            self._live[block.path] = self._live.get(block.path, 0) + 1
+            holders = self._holders[block] = self._holders.get(block, 0) + 1
+            if holders == 1:
+                self._needed[block.path] = self._needed.get(block.path, 0) + 1
 
-    def let_go(self, owner: str, blocks: Sequence[Block]) -> None:
-        """Count blocks off: their maker may have them back; of a maker that is dead, empty files are removed."""
+    def let_go(self, blocks: Sequence[Block]) -> None:
+        """Count one item off. What none needs its maker may have back; of a dead maker, empty files are removed."""
         for block in blocks:
-            self._live[block.path] -= 1
-            if self._live[block.path] == 0:
-                del self._live[block.path]
-                if owner in self._dead:
+            self._holders[block] -= 1
+            if self._holders[block]:
+                continue
+            del self._holders[block]
+            if block.maker not in self._dead:
+                self._free.setdefault(block.maker, []).append(block)
+            self._needed[block.path] -= 1
+            if self._needed[block.path] == 0:
+                del self._needed[block.path]
+                if block.maker in self._dead:
                     unlink(block.path)
-        if owner not in self._dead:
-            self._free.setdefault(owner, []).extend(blocks)
 
-    def freed(self, owner: str) -> tuple[Block, ...]:
-        """Return, once, what `owner` may take back."""
-        return tuple(self._free.pop(owner, ()))
+    def freed(self, maker: str) -> tuple[Block, ...]:
+        """Return, once, what `maker` may take back."""
+        return tuple(self._free.pop(maker, ()))
 
-    def died(self, owner: str, files: Sequence[str]) -> None:
+    def died(self, maker: str, files: Sequence[str]) -> None:
         """Note that a maker is dead: of its `files` those without a needed block are removed."""
-        self._dead.add(owner)
-        self._free.pop(owner, None)
+        self._dead.add(maker)
+        self._free.pop(maker, None)
         for path in files:
-            if path not in self._live:
+            if path not in self._needed:
                 unlink(path)
 
 
@@ -288,6 +311,10 @@ def _locked(path: Path) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+def _place(array: NDArray[np.uint8]) -> tuple[int, int]:
+    return array.__array_interface__["data"][0], array.nbytes
 
 
 def _rounded(nbytes: int) -> int:

@@ -19,10 +19,15 @@ _INLINE_BYTES = 16 << 10  # what is smaller travels in the message itself
 
 
 class Outbox:
-    """What a process gives. `slab` None: through the object store."""
+    """What a process gives.
 
-    def __init__(self, slab: Slab | None) -> None:
-        self._slab = slab
+    Args:
+        slab: where it goes; None: through the object store.
+        reader: of the process's Inbox; what came in and goes out unchanged is passed on where it is.
+    """
+
+    def __init__(self, slab: Slab | None, reader: Reader) -> None:
+        self._slab, self._reader = slab, reader
 
     def send(self, outputs: Mapping[str, Sequence[Item]]) -> tuple[dict[str, tuple[Sent, ...]], tuple[Any, ...]]:
         """Return per exported node what to say of its items, and what goes beside the reply: one payload a node."""
@@ -33,19 +38,36 @@ class Outbox:
                 Sent(
                     span=item.span,
                     nbytes=item.nbytes,
-                    where=Slot(payload=number, index=index) if self._slab is None else _wrap(item, self._slab),
+                    where=Slot(payload=number, index=index) if self._slab is None else self._wrap(item, self._slab),
                 )
                 for index, item in enumerate(items)
             )
             payloads.append(tuple(items))
         return sent, tuple(payloads) if self._slab is None else ()
 
+    def _wrap(self, item: Item, slab: Slab) -> Parcel:
+        large: list[memoryview] = []
+
+        def keep(buffer: pickle.PickleBuffer) -> bool:
+            """Say whether a buffer stays in the pickle."""
+            raw = buffer.raw()
+            if raw.nbytes < _INLINE_BYTES:
+                return True
+            large.append(raw)
+            return False
+
+        head = pickle.dumps(item, protocol=5, buffer_callback=keep)
+        blocks = [self._reader.block_of(raw) or slab.put(raw) for raw in large]
+        if len(head) < _INLINE_BYTES:
+            return Parcel(head=head, blocks=tuple(blocks))
+        return Parcel(head=b"", blocks=(slab.put(memoryview(head)), *blocks))
+
 
 class Inbox:
     """What a process takes."""
 
-    def __init__(self) -> None:
-        self._reader = Reader()
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
         self._returned: list[int] = []
 
     def take(self, lent: Lent, payloads: Sequence[Sequence[Item]]) -> Item:
@@ -77,35 +99,17 @@ class Inbox:
             self._returned.append(loan)
 
 
-def _wrap(item: Item, slab: Slab) -> Parcel:
-    large: list[memoryview] = []
-
-    def keep(buffer: pickle.PickleBuffer) -> bool:
-        """Say whether a buffer stays in the pickle."""
-        raw = buffer.raw()
-        if raw.nbytes < _INLINE_BYTES:
-            return True
-        large.append(raw)
-        return False
-
-    head = pickle.dumps(item, protocol=5, buffer_callback=keep)
-    blocks = [slab.put(raw) for raw in large]
-    if len(head) < _INLINE_BYTES:
-        return Parcel(head=head, blocks=tuple(blocks))
-    return Parcel(head=b"", blocks=(slab.put(memoryview(head)), *blocks))
-
-
 class Held:
     """An item that the supervisor has custody of; when nothing refers to it any more, its memory is given back."""
 
-    __slots__ = ("_custody", "owner", "where")
+    __slots__ = ("_custody", "where")
 
-    def __init__(self, where: Parcel, owner: str, custody: Custody) -> None:
-        self.where, self.owner, self._custody = where, owner, custody
-        custody.hold(owner, where.blocks)
+    def __init__(self, where: Parcel, custody: Custody) -> None:
+        self.where, self._custody = where, custody
+        custody.hold(where.blocks)
 
     def __del__(self) -> None:
-        self._custody.let_go(self.owner, self.where.blocks)
+        self._custody.let_go(self.where.blocks)
 
 
 class Stored:

@@ -86,7 +86,7 @@ def main() -> int:
     options.add_argument("--cases", default="noop,5ms,real", help="of noop, 5ms, real, with commas between them")
     options.add_argument("--only", default="", help="contestants, as the table names them (default: all)")
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--frames", type=int, default=0, help="a run (default: 400; with 5 ms stages 240)")
+    options.add_argument("--frames", type=int, default=0, help="a run (default: 480)")
     options.add_argument("--one", nargs=5, metavar=("CONTESTANT", "CASE", "SOURCE", "FOLDER", "OUT"))
     chosen = options.parse_args()
     if chosen.one:
@@ -100,7 +100,7 @@ def main() -> int:
     for case in chosen.cases.split(","):
         field = REAL if case == "real" else MADE
         field = tuple(c for c in field if (not only or str(c) in only) and (PEERS.is_file() or not c.peer))
-        frames = chosen.frames or (48 if chosen.quick else 240 if case == "5ms" else 400)
+        frames = chosen.frames or (48 if chosen.quick else 480)
         rounds = 1 if chosen.quick else chosen.rounds
         runs: dict[Contestant, list[dict[str, float]]] = {c: [] for c in field}
         with tempfile.TemporaryDirectory(prefix="limpid-bench-") as scratch:

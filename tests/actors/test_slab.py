@@ -63,7 +63,7 @@ def test_dropped_files_are_still_read_by_who_has_them(tmp_path: Path) -> None:
 
 def test_a_reader_says_that_a_file_is_gone(tmp_path: Path) -> None:
     with pytest.raises(Gone):
-        Reader().open(Block(str(tmp_path / "s.1"), 0, 10), lambda: None)
+        Reader().open(Block("s", str(tmp_path / "s.1"), 0, 10), lambda: None)
 
 
 def test_a_full_directory_is_passed_over(tmp_path: Path) -> None:
@@ -80,25 +80,57 @@ def test_one_empty_file_is_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_is_looked_at_is_known_by_its_bytes_whole_and_as_long_as_somebody_looks(tmp_path: Path) -> None:
+    slab, reader = Slab("s", [tmp_path]), Reader()
+    block = slab.put(data(1, 5000))
+    assert reader.block_of(data(1, 5000)) is None
+    first, second = reader.open(block, lambda: None), reader.open(block, lambda: None)
+    assert reader.block_of(memoryview(first.reshape(2, 2500)).cast("B")) == block
+    assert reader.block_of(first[:4000].data) is None
+    del first
+    assert reader.block_of(second.data) == block
+    place = np.frombuffer(second.data, np.uint8)  # a view: still looked at
+    del second
+    gc.collect()
+    assert reader.block_of(place.data) == block
+    del place
+    gc.collect()
+    assert not reader._open
+
+
 def test_custody_gives_blocks_back_to_their_maker_once() -> None:
-    custody, block = Custody(), Block("f", 0, 1)
-    custody.hold("h1", [block])
+    custody, block = Custody(), Block("h1", "f", 0, 1)
+    custody.hold([block])
     assert custody.freed("h1") == ()
-    custody.let_go("h1", [block])
+    custody.let_go([block])
     assert custody.freed("h1") == (block,)
     assert custody.freed("h1") == ()
+
+
+def test_a_block_that_two_items_share_goes_back_after_both() -> None:
+    custody, block, other = Custody(), Block("h1", "f", 0, 1), Block("h2", "g", 0, 1)
+    custody.hold([block])
+    custody.hold([block, other])  # of another process: it passed the block on, beside one of its own
+    custody.let_go([block])
+    assert custody.freed("h1") == ()
+    custody.let_go([block, other])
+    assert (custody.freed("h1"), custody.freed("h2")) == ((block,), (other,))
 
 
 def test_files_of_a_dead_maker_live_as_long_as_they_are_needed(tmp_path: Path) -> None:
     needed, idle = tmp_path / "h1.1", tmp_path / "h1.2"
     needed.touch()
     idle.touch()
-    custody, block = Custody(), Block(str(needed), 0, 1)
-    custody.hold("h1", [block])
+    custody, block = Custody(), Block("h1", str(needed), 0, 1)
+    custody.hold([block])
+    custody.hold([block])
     custody.died("h1", [str(needed), str(idle)])
     assert (needed.exists(), idle.exists()) == (True, False)
-    custody.let_go("h1", [block])
+    custody.let_go([block])
+    assert needed.exists()
+    custody.let_go([block])
     assert not needed.exists()
+    assert custody.freed("h1") == ()
 
 
 def test_sweep_removes_only_what_dead_runs_left(tmp_path: Path) -> None:
