@@ -17,9 +17,10 @@ from pipeline.errors import LimpidError
 from pipeline.flow.boxes import Box
 from pipeline.graph import Graph
 from pipeline.stage import StageEnv
-from pipeline.wire.acks import Checkpoint, Stamp
+from pipeline.wire.acks import Checkpoint, Schedule, Stamp
 from pipeline.wire.ids import Span, StreamId
 from pipeline.wire.packets import Codec
+from pipeline.wire.status import Gap, SourceState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +60,19 @@ class Sent:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Device:
+    """What a process is pinned to: a share of one of Ray's resources ("GPU", or a custom one); by default nothing."""
+
+    resource: str = ""
+    share: float = 0.0
+
+    @property
+    def torch(self) -> str:
+        """Torch's name of it: Ray lets a process see only the GPUs that it was given."""
+        return "cuda:0" if self.resource == "GPU" else "cpu"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OpenBox:
     """Make a box's stages ready; `stream` None is a pooled box, whose `key` tells one configuration from another."""
 
@@ -68,13 +82,16 @@ class OpenBox:
     stream: StreamId | None = None
     generation: int = 0
     checkpoint: Checkpoint | None = None
-    stamp: Stamp = field(default_factory=Stamp)
+    schedule: Schedule = ((0, Stamp()),)
     set_aside: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkOn:
-    """Process a span with the box of `key` (of `stream` and `generation`, if it is no pooled one)."""
+    """Process a span with the box of `key` (of `stream` and `generation`, if it is no pooled one).
+
+    `schedule`: of the epoch; a pooled box goes by what it says of the span's first frame.
+    """
 
     key: str
     stream: StreamId | None
@@ -82,7 +99,8 @@ class WorkOn:
     span: Span
     inputs: tuple[tuple[Lent, ...], ...]
     finish: bool
-    stamp: Stamp
+    schedule: Schedule
+    set_aside: tuple[str, ...] = ()
     free: tuple[Block, ...] = ()
 
 
@@ -129,6 +147,7 @@ class Choose:
     """Say what the graph's networks run fastest in here, and which weights they are."""
 
     graph: Graph
+    device: str = "cpu"
 
 
 Order = OpenBox | WorkOn | OpenUri | ReadOn | Close | Hello | Warm | Choose
@@ -145,7 +164,14 @@ class Reply:
         error, node, fatal: as in flow.signals.Failed.
         returned: loans of which nothing is looked at any more.
         pid: of the process.
+        reads: of Hello: the live streams whose source the process holds open.
         stamp: of Choose.
+        reached: as in flow.signals.Done.
+        source: of ReadOn: how the source is doing; without outputs, nothing came for a while.
+        gap: of an epoch's first packets: what is missing before them.
+        frames: of ReadOn: pictures that came; of WorkOn: frames that the box's last stage is done with.
+        captured_ns: Unix time at which the last of them arrived; 0 where there is none.
+        service_s, cpu_s: that the process has worked for it.
     """
 
     outputs: Mapping[str, tuple[Sent, ...]] = field(default_factory=dict)
@@ -157,7 +183,15 @@ class Reply:
     fatal: bool = False
     returned: tuple[int, ...] = ()
     pid: int = 0
+    reads: tuple[StreamId, ...] = ()
     stamp: Stamp | None = None
+    source: SourceState | None = None
+    gap: Gap | None = None
+    reached: int = 0
+    frames: int = 0
+    captured_ns: int = 0
+    service_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 def packed(message: object) -> bytes:

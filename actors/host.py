@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +21,12 @@ from actors.slab import Reader, Slab
 from actors.transport import Inbox, Outbox
 from pipeline.errors import LimpidError, StageError
 from pipeline.flow.boxes import SOURCE
-from pipeline.flow.chain import PooledChain, StreamChain
+from pipeline.flow.chain import PooledChain, StreamChain, captured_ns
 from pipeline.graph import choose_stamp
+from pipeline.wire.acks import stamp_at
 from pipeline.wire.ids import StreamId
 from pipeline.wire.items import Item
+from pipeline.wire.packets import PacketBatch, Track
 
 if TYPE_CHECKING:
     from pipeline.flow.sources import PacketReader
@@ -53,6 +56,7 @@ class Host:
     def answer(self, order: Any, payloads: Sequence[Any]) -> tuple[Reply, tuple[Any, ...]]:
         """Carry out an order; return the reply, and what goes beside it through the object store."""
         made: Mapping[str, Sequence[Item]] = {}
+        began_s, cpu_s = time.monotonic(), time.process_time()
         try:
             match order:
                 case WorkOn():
@@ -72,7 +76,7 @@ class Host:
                         importlib.import_module(module)
                     reply = Reply()
                 case Choose():
-                    reply = Reply(stamp=choose_stamp(order.graph))
+                    reply = Reply(stamp=choose_stamp(order.graph, order.device))
             sent, beside = self._outbox.send(made)
             reply = replace(reply, outputs=sent)
         except StageError as error:
@@ -83,16 +87,24 @@ class Host:
             broken = Broken(f"{type(error).__name__}: {error}", where="host", hint="this is a bug: report it")
             reply, beside = Reply(error=broken, fatal=True), ()
         made = {}
-        return replace(reply, returned=self._inbox.returned()), beside
+        reply = replace(
+            reply,
+            returned=self._inbox.returned(),
+            service_s=time.monotonic() - began_s,
+            cpu_s=time.process_time() - cpu_s,
+        )
+        return reply, beside
 
     # --- orders ----------------------------------------------------------------------------------------------
 
     def _hello(self) -> Reply:
+        """Forget an earlier supervisor's work; what a live source sends meanwhile is kept."""
+        reads = tuple(stream for stream, source in self._sources.items() if source.live)
         for stream in {s for s, _ in self._chains} | set(self._sources):
-            self._close(stream)
+            self._close(stream, source=stream not in reads)
         if self._slab is not None:
             self._slab.drop()
-        return Reply(pid=os.getpid())
+        return Reply(pid=os.getpid(), reads=reads)
 
     def _open(self, order: OpenBox) -> Reply:
         """Open a box. What goes wrong is the answer to the work that follows, for that has a ticket."""
@@ -116,7 +128,7 @@ class Host:
         old = self._chains.pop((stream, order.key), None)
         if old is not None:
             old[1].close()
-        chain = StreamChain(order.box, stamp=order.stamp, set_aside=order.set_aside, generation=order.generation)
+        chain = StreamChain(order.box, schedule=order.schedule, set_aside=order.set_aside, generation=order.generation)
         self._chains[stream, order.key] = (order.generation, chain)
         chain.open(order.env, order.checkpoint)
 
@@ -129,12 +141,22 @@ class Host:
         inputs = [[self._inbox.take(lent, payloads) for lent in edge] for edge in order.inputs]
         if order.stream is None:
             chain = self._pooled[order.key]
-            made = chain.run(order.span, inputs, stamp=order.stamp, generation=order.generation, finish=order.finish)
-            return Reply(), {name: [item] for name, item in made.items()}
+            stamp = replace(stamp_at(order.schedule, order.span.start), set_aside=order.set_aside)
+            made = chain.run(order.span, inputs, stamp=stamp, generation=order.generation, finish=order.finish)
+            captured = captured_ns(inputs[0][-1])
+            return Reply(frames=len(order.span), captured_ns=captured), {name: [item] for name, item in made.items()}
         generation, stream_chain = self._chains[order.stream, order.key]
         assert generation == order.generation, f"{order.key} is of generation {generation}, not {order.generation}"
+        stream_chain.follow(order.schedule)
         fed = stream_chain.feed(order.span, inputs, finish=order.finish)
-        return Reply(checkpoint=fed.checkpoint, ended=fed.ended), fed.outputs
+        reply = Reply(
+            checkpoint=fed.checkpoint,
+            ended=fed.ended,
+            reached=fed.reached,
+            frames=fed.frames,
+            captured_ns=fed.captured_ns,
+        )
+        return reply, fed.outputs
 
     def _open_uri(self, order: OpenUri) -> Reply:
         from pipeline.flow.sources import PacketReader  # noqa: PLC0415  # with FFmpeg: half of what a host would load, one in ten reads
@@ -146,19 +168,29 @@ class Host:
 
     def _read(self, order: ReadOn) -> tuple[Reply, Mapping[str, Sequence[Item]]]:
         self._take_back(order.free)
-        batch = self._sources[order.stream].next()
+        source = self._sources[order.stream]
+        batch = source.next()
         if batch is None:
-            return Reply(ended=True), {SOURCE: ()}
-        return Reply(video=batch.video if batch.span.start == 0 else None), {SOURCE: (batch,)}
+            return Reply(ended=True, source=source.state), {SOURCE: ()}
+        if not isinstance(batch, PacketBatch):
+            return Reply(source=batch.state), {}
+        first = batch.span.start == 0
+        reply = Reply(
+            video=batch.video if first else None,
+            gap=source.gap_before(batch.span.epoch) if first else None,
+            source=source.state,
+            frames=sum(packet.track is Track.VIDEO for packet in batch.packets),
+        )
+        return reply, {SOURCE: (batch,)}
 
-    def _close(self, stream: StreamId) -> Reply:
+    def _close(self, stream: StreamId, *, source: bool = True) -> Reply:
         for key in [k for k in self._chains if k[0] == stream]:
             self._chains.pop(key)[1].close()
         for failed in [k for k in self._failed if k[0] == stream]:
             del self._failed[failed]
-        source = self._sources.pop(stream, None)
-        if source is not None:
-            source.close()
+        reader = self._sources.pop(stream, None) if source else None
+        if reader is not None:
+            reader.close()
         return Reply()
 
     def _take_back(self, blocks: Sequence[Any]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from actors.calls import Choose, Hello, Lent, Parcel, Reply, Slot, Warm, WorkOn, packed, unpacked
+from actors.calls import Choose, Device, Hello, Lent, Parcel, Reply, Slot, Warm, WorkOn, packed, unpacked
 from actors.faults import Verdict, verdict_of
 from actors.slab import Custody, files_of
 from actors.transport import Held, Ref, Stored
@@ -21,11 +22,17 @@ from pipeline.errors import CapacityError, LimpidError, StageError
 from pipeline.flow.signals import Entry
 from pipeline.graph import Graph
 from pipeline.wire.acks import Stamp
+from pipeline.wire.ids import StreamId
 
 _CALL_S = 300.0  # a call that takes longer counts as hung, and its process is killed
+_GREET_S = 5.0  # that an earlier supervisor's hosts have for their first answer
+_UNCLAIMED_S = 30.0  # that a reader without a stream is kept
 _START_S = 120.0  # until a process that was asked for has to be there
 _CHOICES = 3  # processes that may die while they measure
 _STARTS = 5  # processes in a row that may die before they are ready
+
+
+ANYWHERE = Device()
 
 
 class Died(Exception):
@@ -58,8 +65,8 @@ class Call:
 class Host:
     """One host process, as its supervisor sees it."""
 
-    def __init__(self, name: str, handle: Any) -> None:
-        self.name, self.handle = name, handle
+    def __init__(self, name: str, handle: Any, device: Device) -> None:
+        self.name, self.handle, self.device = name, handle, device
         self.pid = 0
         self.alive = True
         self.users = 0
@@ -119,25 +126,30 @@ class Hosts:
 
     Args:
         term: of the supervisor.
-        modules: that a spare imports while it waits; the first processes import what their box needs, when it comes.
         directories: where slabs lie; empty if results go through the object store.
-        news: set when the driver should look at `requested`.
+        news: set when the driver should look at `wanted`.
+
+    Attributes:
+        wanted: processes that were asked for and have not been given, by device.
+        discarded: names of those that are gone; whoever reads it empties it.
     """
 
-    def __init__(self, *, term: int, modules: Sequence[str], directories: Sequence[Path], news: asyncio.Event) -> None:
+    def __init__(self, *, term: int, directories: Sequence[Path], news: asyncio.Event) -> None:
         self.custody = Custody()
         self.in_slabs = bool(directories)
-        self.requested = 0
+        self.wanted: Counter[Device] = Counter()
         self.discarded: list[str] = []
         self._term = term
-        self._modules = tuple(modules)
+        self._modules: set[str] = set()
         self._directories = tuple(directories)
         self._keep = self._most = self._first = 0
         self._news = news
         self._all: dict[str, Host] = {}
         self._spare: list[Host] = []
-        self._waiting: deque[asyncio.Future[Host]] = deque()
-        self._starting = 0
+        self._waiting: dict[Device, deque[asyncio.Future[Host]]] = {}
+        self._sources: dict[StreamId, tuple[Host, float]] = {}
+        self._inherited = 0
+        self._met = asyncio.Event()
         self._failures = 0
         self._choices: dict[bytes, asyncio.Future[Stamp]] = {}
         self._loan = term << 32  # a host may still give back what an earlier supervisor lent it
@@ -151,54 +163,82 @@ class Hosts:
         self._refill()
         self._keep = spares
 
-    def given(self, name: str, handle: Any, *, inherited: bool) -> None:
-        """Take in a process that the driver has made; `inherited`: that an earlier supervisor had, and may be dead."""
-        host = Host(name, handle)
+    def learn(self, modules: Iterable[str]) -> None:
+        """Have spares import these while they wait; the first processes import what their box needs, when it comes."""
+        self._modules |= set(modules)
+
+    def given(self, name: str, handle: Any, device: Device, *, inherited: bool) -> None:
+        """Take in a process that was made; `inherited`: an earlier supervisor had it, and it may be dead."""
+        if name in self._all:
+            return
+        if not inherited and self.wanted[device]:
+            self.wanted[device] -= 1
+        host = Host(name, handle, device)
         self._all[name] = host
         self.spawn(self._greet(host, inherited))
 
-    async def take(self, *, networks: bool = False) -> Host:
+    async def take(self, *, networks: bool = False, device: Device = ANYWHERE) -> Host:
         """Return a host that nobody else has; of several, one that has loaded what networks need if they are meant.
+
+        One that is pinned to a device is waited for as long as it takes: Ray's autoscaler sees that it is asked for.
 
         Raises:
             CapacityError: none came in time.
         """
-        if self._spare:
+        if self._spare and device == ANYWHERE:
             host = next((host for host in self._spare if host.networks == networks), self._spare[0])
             self._spare.remove(host)
             self._refill()
             return host
         waiter: asyncio.Future[Host] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        self._waiting.setdefault(device, deque()).append(waiter)
         self._refill()
         try:
-            return await asyncio.wait_for(waiter, _START_S)
+            return await asyncio.wait_for(waiter, _START_S if device == ANYWHERE else None)
         except TimeoutError as error:
             raise CapacityError(
                 f"no process could be started within {_START_S:.0f} s", where="ray", hint="free CPU and memory"
             ) from error
 
-    async def choose(self, graph: Graph) -> Stamp:
+    async def greeted(self, inherited: int) -> None:
+        """Wait until so many hosts of an earlier supervisor have answered or died, or for some seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GREET_S):
+                while self._inherited < inherited:
+                    await self._met.wait()
+                    self._met.clear()
+
+    def reader_of(self, stream: StreamId) -> Host | None:
+        """Return the host that reads a stream's source since an earlier supervisor's time, once; None if none does."""
+        host, _ = self._sources.pop(stream, (None, 0.0))
+        return host if host is not None and host.alive else None
+
+    async def choose(self, graph: Graph, device: Device = ANYWHERE) -> Stamp:
         """Have a host choose what a graph's networks run in: it has the device, and may die of a runtime.
 
-        Streams with the same graph share one choice: measurements at once would disturb each other.
+        Streams with the same networks share one choice: measurements at once would disturb each other.
 
         Raises:
             CapacityError, StageError: no process could be started, or each died of it.
             LimpidError: a model cannot be loaded.
         """
-        if not any(node.networks for node in graph.nodes):
+        networks = [node for node in graph.nodes if node.networks]
+        if not networks:
             return Stamp()
-        key = packed(graph)
+        key = packed((networks, device))
         if key not in self._choices:
-            self._choices[key] = asyncio.ensure_future(self._choose(graph))
-        return await self._choices[key]
+            self._choices[key] = asyncio.ensure_future(self._choose(graph, device))
+        try:
+            return await self._choices[key]
+        except LimpidError:
+            self._choices.pop(key, None)  # the next stream tries again
+            raise
 
-    async def _choose(self, graph: Graph) -> Stamp:
+    async def _choose(self, graph: Graph, device: Device) -> Stamp:
         for _ in range(_CHOICES):
-            host = await self.take(networks=True)
+            host = await self.take(networks=True, device=device)
             try:
-                reply = (await self.reply(self.issue(host, Choose(graph=graph)))).reply
+                reply = (await self.reply(self.issue(host, Choose(graph=graph, device=device.torch)))).reply
             except (Died, InputLost):
                 self.died(host)
                 continue
@@ -239,8 +279,12 @@ class Hosts:
         return [host for host in self._spare if not host.calls]
 
     def kill_hung(self) -> None:
-        """Kill the processes that have been at one call for too long."""
+        """Kill the processes that have been at one call for too long, and readers of streams that nobody takes up."""
         now = time.monotonic()
+        for stream, (host, since) in list(self._sources.items()):
+            if now - since > _UNCLAIMED_S:
+                del self._sources[stream]
+                self.discard(host)
         for host in list(self._all.values()):
             if host.calls and now - host.calls[0].issued_s > _CALL_S:
                 self.died(host)
@@ -312,7 +356,13 @@ class Hosts:
     # --- small things ----------------------------------------------------------------------------------------
 
     async def _greet(self, host: Host, inherited: bool) -> None:
-        self._starting = max(0, self._starting - 1)
+        try:
+            await self._meet(host, inherited)
+        finally:
+            self._inherited += inherited
+            self._met.set()
+
+    async def _meet(self, host: Host, inherited: bool) -> None:
         try:
             reply = (await self.reply(self.issue(host, Hello()))).reply
         except (Died, InputLost, LimpidError) as error:
@@ -327,6 +377,9 @@ class Hosts:
             return
         self._failures = 0
         host.pid = reply.pid
+        if reply.reads:
+            self._sources |= dict.fromkeys(reply.reads, (host, time.monotonic()))
+            return
         self._ready(host)
         self._first -= 1
         if self._first < 0 and host in self._spare:
@@ -335,18 +388,19 @@ class Hosts:
     async def _warm(self, host: Host) -> None:
         """Have a spare import what it may need; who takes it meanwhile waits for the rest only."""
         try:
-            await self.reply(self.issue(host, Warm(modules=self._modules)))
+            await self.reply(self.issue(host, Warm(modules=tuple(sorted(self._modules)))))
             host.networks = True
         except (Died, InputLost, LimpidError):
             self.died(host)
 
     def _ready(self, host: Host) -> None:
-        while self._waiting:
-            waiter = self._waiting.popleft()
+        waiting = self._waiting.get(host.device, ())
+        while waiting:
+            waiter = waiting.popleft()
             if not waiter.done():
                 waiter.set_result(host)
                 return
-        if len(self._spare) < self._most:
+        if host.device == ANYWHERE and len(self._spare) < self._most:
             self._spare.append(host)
         else:
             self.discard(host)
@@ -363,13 +417,14 @@ class Hosts:
 
     def _refill(self) -> None:
         """Ask the driver for as many processes as are waited for, and the spares."""
-        waiting = sum(1 for w in self._waiting if not w.done())
-        greeted = {h.name for h in self._all.values() if h.pid == 0}
-        missing = waiting + self._keep - len(self._spare) - self._starting - len(greeted)
-        if missing > 0 and self._failures < _STARTS:
-            self._starting += missing
-            self.requested += missing
-            self._news.set()
+        for device in {ANYWHERE, *self._waiting}:
+            needed = sum(1 for w in self._waiting.get(device, ()) if not w.done())
+            needed += self._keep - len(self._spare) if device == ANYWHERE else 0
+            coming = sum(1 for host in self._all.values() if host.pid == 0 and host.device == device)
+            missing = needed - self.wanted[device] - coming
+            if missing > 0 and self._failures < _STARTS:
+                self.wanted[device] += missing
+                self._news.set()
 
     def _fail_waiting(self, error: BaseException) -> None:
         if self._failures < _STARTS:
@@ -380,7 +435,8 @@ class Hosts:
             if isinstance(error, LimpidError)
             else StageError("processes die while they start", stage="host", span="", hint="see the log of Ray")
         )
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_exception(told)
+        for waiting in self._waiting.values():
+            while waiting:
+                waiter = waiting.popleft()
+                if not waiter.done():
+                    waiter.set_exception(told)

@@ -6,19 +6,20 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from actors.calls import Close, OpenBox, OpenUri, ReadOn, WorkOn, packed
-from actors.hosts import Answer, Call, Died, Host, Hosts, InputLost
+from actors.calls import Close, Device, OpenBox, OpenUri, ReadOn, WorkOn, packed
+from actors.hosts import ANYWHERE, Answer, Call, Died, Host, Hosts, InputLost
+from actors.meters import Meters
 from actors.pool import Pool, Task
 from actors.seats import Places, Seat
 from actors.slab import Gone
 from actors.transport import Ref
+from pipeline.config import Settings
 from pipeline.errors import LimpidError, SourceError, StageError
 from pipeline.flow.boxes import SOURCE, Box
-from pipeline.flow.job import Outcome
+from pipeline.flow.job import Outcome, Progress
 from pipeline.flow.ledger import Ledger
 from pipeline.flow.signals import (
     Arrived,
@@ -38,11 +39,13 @@ from pipeline.flow.signals import (
     Submit,
     TakeApart,
 )
+from pipeline.plan.ladder import Ladder, LadderRule, Rung
 from pipeline.stage import StageEnv
 
 _DEATHS = 5  # of one box's process in a row, without an answer in between and with nothing to blame
 _REPLAYS = 3  # from one watermark
 _CLOSE_S = 10.0  # that stages have for closing what they hold
+_CLOSE_SOURCE_S = 1.0  # that a source has: it holds nothing, and may be hanging
 
 Verdict = tuple[str, LimpidError | None]
 
@@ -54,6 +57,7 @@ class StreamRun:
         ledger: what is durable of it.
         boxes: the plan.
         hosts, places, pool_of: processes, shared with the supervisor's other streams.
+        per_box: hosts of one per-stream box over all streams, at most.
         progressed: called whenever more is durable.
     """
 
@@ -64,13 +68,14 @@ class StreamRun:
         *,
         hosts: Hosts,
         places: Places,
+        per_box: int,
         pool_of: Callable[[Box], Pool],
         progressed: Callable[[], None],
     ) -> None:
         self.ledger = ledger
         self._job = ledger.job
         self._boxes = boxes
-        self._hosts, self._places, self._pool_of = hosts, places, pool_of
+        self._hosts, self._places, self._per_box, self._pool_of = hosts, places, per_box, pool_of
         self._progressed = progressed
         self._flow = ledger.flow(boxes)
         self._round = 0  # of the flow: counted up when the stream is taken up anew; answers to earlier ones are void
@@ -83,6 +88,12 @@ class StreamRun:
         self._verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._last_sink_s = 0.0
         self._gap_s = 0.0
+        networks = any(node.networks for box in boxes for node in box.nodes)
+        self._lighter = self._job.live and networks and bool(ledger.stamp.model)  # whether work can be made lighter
+        if self._lighter and self._job.rung and ledger.fresh:
+            ledger.take_rung(self._job.rung, 0, 0, "there was no room for more when it began")
+        self._meters = Meters(ledger.rung)
+        self.aim(self._job.settings.live.max_lag_s)
 
     async def run(self) -> Outcome:
         """Carry the flow out to the stream's end, or until `stop`."""
@@ -99,6 +110,34 @@ class StreamRun:
     def stop(self) -> None:
         """End early: what is written is closed and playable, and a later run takes it up."""
         self._end("stopped")
+
+    def status(self) -> Progress:
+        """Return how the stream is doing."""
+        return self._meters.status(self.ledger.progress(), time.monotonic())
+
+    def aim(self, max_lag_s: float) -> None:
+        """Keep this lag from now on."""
+        self._max_lag_s = max_lag_s
+        rule = LadderRule(target_s=max_lag_s)
+        self._ladder = Ladder(rule, Rung(self._meters.rung)) if self._lighter else None
+
+    def tick(self) -> None:
+        """Bring the stream's effort to what its lag allows; to be called a few times a second."""
+        if self._ladder is None or self._verdict.done():
+            return
+        now_s = time.monotonic()
+        if not self._meters.settled(now_s):
+            return
+        rung = self._ladder.step(self._meters.lag_now_s(now_s), 0, now_s)
+        if rung != self._meters.rung:
+            self._guarded(lambda: self._take_rung(int(rung)))
+
+    def _take_rung(self, rung: int) -> None:
+        lag_s = self._meters.lag_now_s(time.monotonic())
+        reason = f"lag is {lag_s:.2f} s, to be kept below {self._max_lag_s:g} s"
+        seq = self._flow.epoch.frontier()
+        self.ledger.take_rung(rung, self._flow.epoch.epoch, seq, reason)
+        self._meters.rung = rung
 
     def pids(self) -> dict[str, int]:
         """Return which process has which role, for tests and for people who look into a run."""
@@ -174,7 +213,11 @@ class StreamRun:
         host = self._source.host
         if host is None or not host.alive:
             waiting = self._source.host is None and bool(self._source.backlog)
-            if not waiting:
+            reader = self._hosts.reader_of(self._job.stream)
+            if reader is not None:
+                self._source = Seat(SOURCE)
+                self._settle_on(self._source, reader)
+            elif not waiting:
                 self._source = Seat(SOURCE)
                 self._hosts.spawn(self._find_host(self._source))
         order = OpenUri(
@@ -195,7 +238,10 @@ class StreamRun:
         if answer is None:
             return
         reply, entries = answer.reply, answer.outputs.get(SOURCE, ())
-        if reply.error is not None:
+        self._meters.read(reply, time.monotonic())
+        if reply.error is None and not entries and not reply.ended:
+            self._source.post(partial(self._read, asked))  # nothing came for a while: the flow still waits
+        elif reply.error is not None:
             # What was read is still processed; the run then says that it is not all.
             self._read_error = reply.error
             self._hear(SourceEnded())
@@ -205,8 +251,8 @@ class StreamRun:
             entry = entries[0]
             self._deaths.pop(SOURCE, None)
             if reply.video is not None:
-                video = reply.video
-                self._guarded(lambda: self.ledger.epoch_began(entry.span.epoch, video))
+                video, gap = reply.video, reply.gap
+                self._guarded(lambda: self.ledger.epoch_began(entry.span.epoch, video, gap))
             self._hear(Arrived(entry=entry))
 
     # --- per-stream boxes ------------------------------------------------------------------------------------
@@ -215,16 +261,25 @@ class StreamRun:
         name = action.box.name
         old = self._seats.pop(name, None)
         seat = self._seats[name] = Seat(
-            name, generation=action.generation, alone=action.alone, networks=action.box.networks
+            name,
+            generation=action.generation,
+            alone=action.alone,
+            networks=action.box.networks,
+            device=self._device_of(action.box),
         )
         order = OpenBox(
             key=name,
             box=action.box,
-            env=StageEnv(stream=self._job.stream, epoch=self._flow.epoch.epoch, store=self._job.store),
+            env=StageEnv(
+                device=self._device_of(action.box).torch,
+                stream=self._job.stream,
+                epoch=self._flow.epoch.epoch,
+                store=self._job.store,
+            ),
             stream=self._job.stream,
             generation=action.generation,
             checkpoint=action.checkpoint,
-            stamp=self.ledger.stamp,
+            schedule=self.ledger.schedule(self._flow.epoch.epoch),
             set_aside=action.set_aside,
         )
         seat.post(partial(self._send, order))
@@ -233,11 +288,14 @@ class StreamRun:
             return
         if old is not None and old.host is not None:
             self._leave(old, keep=False)
-        host = None if action.alone else self._places.find(name)
+        host = None if action.alone else self._places.find(name, self._per_box)
         if host is not None:
             self._settle_on(seat, host)
         else:
             self._hosts.spawn(self._find_host(seat))
+
+    def _device_of(self, box: Box) -> Device:
+        return device_of(self._job.settings) if box.networks else ANYWHERE
 
     def _feed(self, asked: int, action: Submit[Ref], host: Host) -> None:
         seat = self._seats.get(action.box.name)
@@ -255,7 +313,7 @@ class StreamRun:
 
     async def _find_host(self, seat: Seat) -> None:
         try:
-            host = await self._hosts.take(networks=seat.networks)
+            host = await self._hosts.take(networks=seat.networks, device=seat.device)
         except LimpidError as error:
             self._end("failed", error)
             return
@@ -320,8 +378,9 @@ class StreamRun:
             self._hear(Failed(ticket=action.ticket, error=reply.error, node=reply.node, fatal=reply.fatal))
             return
         self._deaths.pop(action.box.name, None)
+        now = time.monotonic()
+        self._meters.worked(action.box, reply, now)
         if action.box.sinks:
-            now = time.monotonic()
             if self._last_sink_s and self.ledger.progress().frames_done:  # starting is no gap
                 self._gap_s = max(self._gap_s, now - self._last_sink_s)
             self._last_sink_s = now
@@ -331,6 +390,7 @@ class StreamRun:
                 outputs=answer.outputs,
                 checkpoint=reply.checkpoint,
                 ended=reply.ended,
+                reached=reply.reached,
             )
         )
 
@@ -359,7 +419,6 @@ class StreamRun:
     # --- orders ----------------------------------------------------------------------------------------------
 
     def _order(self, action: Submit[Ref], *, key: str) -> WorkOn:
-        stamp = self.ledger.stamp
         return WorkOn(
             key=key,
             stream=None if action.box.pooled else self._job.stream,
@@ -367,7 +426,8 @@ class StreamRun:
             span=action.span,
             inputs=(),
             finish=action.finish,
-            stamp=replace(stamp, set_aside=action.set_aside) if action.set_aside else stamp,
+            schedule=self.ledger.schedule(action.span.epoch),
+            set_aside=action.set_aside,
         )
 
     def _send(self, order: object, host: Host) -> None:
@@ -413,12 +473,18 @@ class StreamRun:
         host.unwatch(self._on_death)
         try:
             closed = self._hosts.issue(host, Close(stream=self._job.stream))
-            await asyncio.wait_for(self._hosts.reply(closed), _CLOSE_S)
+            await asyncio.wait_for(self._hosts.reply(closed), _CLOSE_SOURCE_S if seat is self._source else _CLOSE_S)
         except (TimeoutError, InputLost, LimpidError):
             self._hosts.died(host)
         except Died:
             return
         self._leave(seat, keep=False)
+
+
+def device_of(settings: Settings) -> Device:
+    """Return what processes that run networks are pinned to."""
+    flow = settings.flow
+    return Device(resource=flow.device, share=flow.device_share) if flow.device else ANYWHERE
 
 
 def key_of(box: Box) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from actors.hosts import Host
+from actors.calls import Device
+from actors.hosts import ANYWHERE, Host
 
 
 @dataclass(slots=True, eq=False)
@@ -16,6 +17,7 @@ class Seat:
     generation: int = 0
     alone: bool = False
     networks: bool = False  # as Box.networks
+    device: Device = ANYWHERE  # that its host is pinned to
     host: Host | None = None
     backlog: list[Callable[[Host], None]] = field(default_factory=list)
 
@@ -35,23 +37,23 @@ class Seat:
 
 
 class Places:
-    """Which hosts seat which box, for all streams of a supervisor.
+    """Which hosts seat which box, for all streams of a supervisor."""
 
-    Args:
-        per_box: hosts of one box, at most; further streams share them.
-    """
-
-    def __init__(self, per_box: int) -> None:
-        self._per_box = per_box
+    def __init__(self) -> None:
         self._hosts: dict[str, list[Host]] = {}
 
-    def find(self, box: str) -> Host | None:
-        """Return a host for one more stream's box; None: a further one should be taken."""
+    def find(self, box: str, per_box: int) -> Host | None:
+        """Return a host for one more stream's box; None: a further one should be taken.
+
+        Args:
+            box: its name.
+            per_box: hosts of one box, at most; further streams share them.
+        """
         here = self._hosts[box] = [h for h in self._hosts.get(box, []) if h.alive]
         idle = [h for h in here if h.users == 0]
         if idle:
             return idle[0]
-        return min(here, key=lambda h: h.users) if len(here) >= self._per_box else None
+        return min(here, key=lambda h: h.users) if len(here) >= per_box else None
 
     def join(self, box: str, host: Host) -> None:
         """Note that one more stream's box sits on a host."""

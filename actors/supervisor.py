@@ -5,25 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from actors.hosts import Hosts
+from actors.calls import Device
+from actors.hosts import ANYWHERE, Hosts
 from actors.pool import Pool
-from actors.run import StreamRun, key_of
+from actors.run import StreamRun, device_of, key_of
 from actors.seats import Places
+from pipeline.config import Settings
 from pipeline.errors import LimpidError
 from pipeline.flow.boxes import Box, groups_of, make_boxes
 from pipeline.flow.job import Job, Outcome, Progress
 from pipeline.flow.ledger import Ledger
 from pipeline.graph import Graph, graph_of
+from pipeline.plan.scale import ScaleRule
 from pipeline.wire.acks import Stamp
+from pipeline.wire.status import StageStatus
 
 _POLL_S = 0.25
+_STEP_S = 0.25  # between two steps of the ladders
+_TICK_S = 1.0  # between two reports of all streams and stages
+_UNUSED_S = 30.0  # that a pool without streams is kept
 _START_S = 60.0  # that reading the graphs may take
 
 
@@ -35,11 +43,13 @@ class Terms:
         number: of the supervisor in the run; hosts obey the highest.
         directories: where slabs lie; empty: results go through the object store.
         cpus: of the node; how many processes make sense.
+        inherits: hosts that an earlier supervisor had and that will be given.
     """
 
     number: int
     directories: tuple[str, ...]
     cpus: int
+    inherits: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,91 +57,121 @@ class News:
     """What the driver hears.
 
     Attributes:
-        progress: of the streams that have got further.
-        outcomes: by the job's index; each told until the driver has seen it (they are few).
-        begun: indices of jobs that are on record in their store.
-        requested: processes that were asked for, over all time.
+        progress: of the streams, by the job's key: those that have got further, and once a second all.
+        outcomes: by the job's key; each told until whoever polls has seen it.
+        begun: keys of jobs that are on record in their store.
+        wanted: processes that are asked for and were not given yet, by device.
         discarded: processes that are gone.
+        stages: of the pools, once a second.
     """
 
-    progress: tuple[Progress, ...]
-    outcomes: dict[int, Outcome]
-    begun: frozenset[int]
-    requested: int
+    progress: dict[str, Progress]
+    outcomes: dict[str, Outcome]
+    begun: frozenset[str]
+    wanted: dict[Device, int]
     discarded: tuple[str, ...]
+    stages: tuple[StageStatus, ...] | None = None
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class Supervisor:
-    """Drives streams; the driver polls it."""
+    """Drives streams; whoever holds the crew polls it."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
-        self._hosts: Hosts | None = None
+        self._news = asyncio.Event()
+        self._hosts = Hosts(term=terms.number, directories=[Path(d) for d in terms.directories], news=self._news)
+        self._places = Places()
         self._started = asyncio.Event()
         self._pools: dict[str, Pool] = {}
-        self._runs: dict[int, StreamRun] = {}
-        self._news = asyncio.Event()
+        self._runs: dict[str, StreamRun] = {}
         self._progress: dict[str, Progress] = {}
-        self._outcomes: dict[int, Outcome] = {}
-        self._begun: set[int] = set()
-        self._stopping = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._outcomes: dict[str, Outcome] = {}
+        self._begun: set[str] = set()
+        self._stopping: set[str] = set()
+        self._stages: tuple[StageStatus, ...] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ticking: asyncio.Task[None] | None = None
 
-    async def start(self, jobs: dict[int, Job]) -> None:
-        """Take on jobs, by index; returns before they have begun."""
-        graphs: dict[int, Graph] = {}
-        for index, job in jobs.items():
+    async def start(self, jobs: dict[str, Job]) -> None:
+        """Take on jobs, by key; returns before they have begun. More may come later."""
+        graphs: dict[str, Graph] = {}
+        for key, job in jobs.items():
             try:
-                graphs[index] = graph_of(job.settings)
+                graphs[key] = graph_of(job.settings, live=job.live)
             except LimpidError as error:
-                self._outcomes[index] = failed(job, error)
-        nodes = [node for graph in graphs.values() for node in graph.nodes]
-        modules = sorted({node.stage.__module__ for node in nodes})
-        if any(node.networks for node in nodes):
-            modules.append("pipeline.models.load")
-        hosts = self._hosts = Hosts(
-            term=self._terms.number,
-            modules=modules,
-            directories=[Path(d) for d in self._terms.directories],
-            news=self._news,
-        )
-        plans = {i: groups_of(g, jobs[i].settings.flow.plan, lanes=self._terms.cpus) for i, g in graphs.items()}
-        largest = max((len(groups) for groups in plans.values()), default=1)
-        places = Places(max(1, self._terms.cpus // largest))
-        if graphs:
-            hosts.begin(spares=1, first=largest + 1)
-        for index, graph in graphs.items():
-            self._tasks.append(asyncio.ensure_future(self._run(index, jobs[index], graph, plans[index], places)))
-        self._tasks.append(asyncio.ensure_future(self._watch(hosts)))
+                self._outcomes[key] = failed(job, error)
+        self._hosts.learn(_modules(graphs.values()))
+        cpus = self._terms.cpus
+        plans = {key: groups_of(graph, jobs[key].settings.flow.plan, lanes=cpus) for key, graph in graphs.items()}
+        if self._ticking is None:
+            largest = max((len(groups) for groups in plans.values()), default=0)
+            self._hosts.begin(spares=1, first=largest + 1)
+            self._ticking = asyncio.ensure_future(self._tick())
+        for key, graph in graphs.items():
+            if key not in self._tasks:
+                self._tasks[key] = asyncio.ensure_future(self._run(key, jobs[key], graph, plans[key]))
         self._started.set()
         self._news.set()
 
-    async def poll(self, given: Sequence[tuple[str, Any]], *, inherited: bool = False) -> News:
-        """Take in hosts that were made; return what is new, at the latest after a quarter of a second."""
+    async def prepare(self, settings: Settings) -> None:
+        """Have ready what streams with these settings will want, before the first one comes."""
+        graph = graph_of(settings)
+        self._hosts.learn(_modules([graph]))
+        with contextlib.suppress(LimpidError):  # the stream that needs it will say so
+            await self._hosts.choose(graph, device_of(settings))
+
+    async def poll(
+        self, given: Sequence[tuple[str, Any, Device]], *, inherited: bool = False, seen: Sequence[str] = ()
+    ) -> News:
+        """Take in hosts that were made; return what is new, at the latest after a quarter of a second.
+
+        Args:
+            given: names, handles and devices of hosts; those that are known already are ignored.
+            inherited: an earlier supervisor had them, and they may be dead.
+            seen: keys of the outcomes that the last poll told.
+        """
         # Ray may begin calls of an asyncio actor in another order than they were made in: `start` can be the later one.
         await asyncio.wait_for(self._started.wait(), _START_S)
-        assert self._hosts is not None
-        for name, handle in given:
-            self._hosts.given(name, handle, inherited=inherited)
+        for key in seen:
+            self._outcomes.pop(key, None)
+            self._begun.discard(key)
+            self._tasks.pop(key, None)
+        for name, handle, device in given:
+            self._hosts.given(name, handle, device, inherited=inherited)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), _POLL_S)
         self._news.clear()
-        progress, self._progress = tuple(self._progress.values()), {}
+        progress, self._progress = self._progress, {}
+        stages, self._stages = self._stages, None
         discarded, self._hosts.discarded = tuple(self._hosts.discarded), []
         return News(
             progress=progress,
             outcomes=dict(self._outcomes),
             begun=frozenset(self._begun),
-            requested=self._hosts.requested,
+            wanted={device: n for device, n in self._hosts.wanted.items() if n},
             discarded=discarded,
+            stages=stages,
         )
 
-    async def stop(self) -> None:
-        """End every stream early."""
-        self._stopping = True
-        for run in self._runs.values():
-            run.stop()
+    async def stop(self, keys: Sequence[str]) -> None:
+        """End streams early."""
+        for key in keys:
+            if key in self._runs:
+                self._runs[key].stop()
+            else:
+                self._stopping.add(key)
+
+    async def aim(self, key: str, max_lag_s: float) -> None:
+        """Have a stream keep another lag."""
+        if key in self._runs:
+            self._runs[key].aim(max_lag_s)
+
+    async def limit(self, name: str, limits: dict[str, Any]) -> None:
+        """Change fields of the rule by which the pools of a stage are sized."""
+        for pool in self._pools.values():
+            if pool.name == name:
+                pool.limit(replace(pool.rule, **limits))
 
     async def pid(self) -> int:
         """Return the process's number."""
@@ -142,63 +182,89 @@ class Supervisor:
         roles = {"supervisor": os.getpid()}
         for run in self._runs.values():
             roles |= run.pids()
-        if self._hosts is not None:
-            roles |= {f"spare.{n}": host.pid for n, host in enumerate(self._hosts.spares())}
-        return roles
+        return roles | {f"spare.{n}": host.pid for n, host in enumerate(self._hosts.spares())}
 
-    async def _run(self, index: int, job: Job, graph: Graph, groups: list[list[str]], places: Places) -> None:
+    async def _run(self, key: str, job: Job, graph: Graph, groups: list[list[str]]) -> None:
         try:
             hosts, loop = self._hosts, asyncio.get_running_loop()
-            assert hosts is not None
 
             def choose(graph: Graph) -> Stamp:
-                return asyncio.run_coroutine_threadsafe(hosts.choose(graph), loop).result()
+                return asyncio.run_coroutine_threadsafe(hosts.choose(graph, device_of(job.settings)), loop).result()
 
             # In a thread: reading a store may wait for a network.
             ledger = await asyncio.to_thread(Ledger, job, graph=graph, choose=choose)
-            self._begun.add(index)
+            await hosts.greeted(self._terms.inherits)  # one of them may read this stream's source
+            self._begun.add(key)
             if ledger.completed:
                 outcome = ledger.outcome_of_completed()
             else:
-                run = self._runs[index] = StreamRun(
+                run = self._runs[key] = StreamRun(
                     ledger,
                     make_boxes(ledger.graph, groups),
                     hosts=hosts,
-                    places=places,
+                    places=self._places,
+                    per_box=max(1, self._terms.cpus // len(groups)),
                     pool_of=self._pool_of(job),
-                    progressed=lambda: self._progressed(ledger.progress()),
+                    progressed=lambda: self._progressed(key, run.status()),
                 )
-                if self._stopping:
+                if key in self._stopping:
                     run.stop()
                 outcome = await run.run()
-                self._progressed(replace(ledger.progress(), state=outcome.state))
+                self._progressed(key, replace(run.status(), state=outcome.state))
         except LimpidError as error:
             outcome = failed(job, error)
         except Exception as error:  # noqa: BLE001  (the stream's border: a bug must not end the others, nor hang them)
             what = f"the supervisor raised {type(error).__name__}: {error}"
             outcome = failed(job, LimpidError(what, where=job.stream, hint="this is a bug: report it"))
-        self._runs.pop(index, None)
-        self._outcomes[index] = outcome
+        self._runs.pop(key, None)
+        self._stopping.discard(key)
+        self._outcomes[key] = outcome
         self._news.set()
 
     def _pool_of(self, job: Job) -> Any:
         def pool_of(box: Box) -> Pool:
             key = key_of(box)
             if key not in self._pools:
-                assert self._hosts is not None
-                self._pools[key] = Pool(self._hosts, box, key, size=job.settings.flow.hosts)
+                flow = job.settings.flow
+                rule = ScaleRule(
+                    min=flow.hosts, max=max(flow.hosts, flow.max_hosts), target_utilisation=flow.target_utilisation
+                )
+                device = device_of(job.settings) if box.networks else ANYWHERE
+                self._pools[key] = Pool(self._hosts, box, key, rule=rule, device=device)
             return self._pools[key]
 
         return pool_of
 
-    def _progressed(self, progress: Progress) -> None:
-        self._progress[progress.stream] = progress
+    def _progressed(self, key: str, progress: Progress) -> None:
+        self._progress[key] = progress
         self._news.set()
 
-    async def _watch(self, hosts: Hosts) -> None:
+    async def _tick(self) -> None:
+        next_s = 0.0
         while True:
-            await asyncio.sleep(5.0)
-            hosts.kill_hung()
+            for run in self._runs.values():
+                run.tick()
+            await asyncio.sleep(_STEP_S)
+            now_s = time.monotonic()
+            if now_s < next_s:
+                continue
+            next_s = now_s + _TICK_S
+            self._hosts.kill_hung()
+            self._progress |= {key: run.status() for key, run in self._runs.items()}
+            for name, pool in list(self._pools.items()):
+                if pool.unused_since_s is not None and now_s - pool.unused_since_s > _UNUSED_S:
+                    self._pools.pop(name).close()
+                else:
+                    pool.tick(now_s)
+            self._stages = tuple(pool.status(now_s) for pool in self._pools.values())
+            self._news.set()
+
+
+def _modules(graphs: Iterable[Graph]) -> set[str]:
+    """Return what a process imports that may take any place of these graphs."""
+    nodes = [node for graph in graphs for node in graph.nodes]
+    modules = {node.stage.__module__ for node in nodes}
+    return modules | {"pipeline.models.load"} if any(node.networks for node in nodes) else modules
 
 
 def failed(job: Job, error: LimpidError) -> Outcome:

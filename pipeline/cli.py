@@ -26,7 +26,14 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("actors.commands.run:main", "process a source (or several): sharper HLS and tables"),
+    "submit": Command("actors.commands.submit:main", "have the service run a stream"),
+    "list": Command("actors.commands.list:main", "list the service's streams"),
+    "show": Command("actors.commands.show:main", "show a stream"),
+    "stop": Command("actors.commands.stop:main", "stop streams"),
+    "events": Command("actors.commands.events:main", "print what happens, as it happens"),
+    "token": Command("actors.commands.token:main", "make, list and revoke tokens of the service"),
     "replay": Command("pipeline.commands.replay:main", "repeat a recorded run; gives the same output"),
+    "serve": Command("serve_app:main", "run the service: HTTP API, live streams, web page"),
     "probe": Command("pipeline.commands.probe:main", "say what a source is and whether it can be used"),
     "graph": Command("pipeline.commands.graph:main", "print and draw the logical graph and the physical plan"),
     "train": Command("pipeline.commands.train:main", "train a network"),

@@ -41,7 +41,22 @@ class SourceSettings(Section):
     read_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
     """Seconds, (0, 600]: without a byte until the source counts as lost."""
     allow_private: bool = True
-    """Whether http(s) URLs may lead to private and loopback addresses. Turn it off for addresses that others give."""
+    """Whether URLs may lead to private and loopback addresses. The service turns it off: others give it addresses."""
+    local: bool = True
+    """Whether files of this machine may be read. The service turns it off."""
+    networks: tuple[str, ...] = ()
+    """Networks (192.168.7.0/24, fd00::/8) that URLs may lead to although they are private or loopback."""
+    mode: Literal["auto", "live", "file"] = "auto"
+    """live: it passes whether it is read or not, and is opened again when it ends; file: it waits, and its end is the
+    stream's. auto: rtmp, rtsp, udp, tcp and playlists without an end are live, all else is a file."""
+    reconnect_initial_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """Seconds, (0, 60]: before a live source that has gone is tried again; twice as long each time, with jitter."""
+    reconnect_max_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    """Seconds, (0, 3600]: between two tries at most."""
+    reconnect_attempts: Annotated[int, Field(ge=-1, le=1_000_000)] = -1
+    """Tries in a row until the stream fails; -1: without end."""
+    log_s: Annotated[float, Field(ge=1, le=600)] = 30.0
+    """Seconds, 1 to 600: packets of a live source that are kept in memory, to go on after a process has died."""
 
 
 class EnhanceSettings(Section):
@@ -90,6 +105,32 @@ class EncodeSettings(Section):
     """kbit/s that a segment is capped at, 0 to 200000; 0: no cap."""
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     """Threads of an encoder, 1 to 64. Other counts give other bytes; more than 1 need max_kbps 0."""
+    keep_s: Annotated[float, Field(ge=0, le=31_536_000)] = 0.0
+    """Seconds that the playlist reaches back, three segments at least; 0: to the start. What has left it is deleted."""
+    live: bool = False
+    """Write each frame for the live view as well, beside the segments. Needs a directory as store, not S3."""
+
+
+class AudioSettings(Section):
+    """The sound of the HLS output."""
+
+    segment_s: Annotated[float, Field(gt=0, le=30)] = 2.0
+    """Seconds, (0, 30]: a segment's length; best as encode's."""
+    keep_s: Annotated[float, Field(ge=0, le=31_536_000)] = 0.0
+    """Seconds that the playlist reaches back, as encode's; 0: to the start."""
+
+
+class OriginalSettings(Section):
+    """The source's own picture beside the output, to compare with."""
+
+    segment_s: Annotated[float, Field(gt=0, le=30)] = 2.0
+    """Seconds, (0, 30]: a segment's length; best as encode's."""
+    crf: Annotated[float, Field(ge=0, le=51)] = 18.0
+    """x264's quality, 0 (lossless) to 51 (worst): low, so that the encoder is not what one compares."""
+    keep_s: Annotated[float, Field(ge=0, le=31_536_000)] = 0.0
+    """Seconds that the playlist reaches back, as encode's; 0: to the start."""
+    live: bool = False
+    """Write each frame for the live view as well, as encode's."""
 
 
 class RecordSettings(Section):
@@ -106,6 +147,30 @@ class OutputSettings(Section):
     """Keep the source's packets, so that a stream that cannot be read again can be replayed."""
 
 
+class LiveSettings(Section):
+    """How live streams keep up."""
+
+    max_lag_s: Annotated[float, Field(gt=0, le=600)] = 1.0
+    """Seconds, (0, 600]: from a frame's arrival until it is in the output's file. Above it, work is made lighter."""
+    batch_frames: Annotated[int, Field(ge=1, le=8)] = 2
+    """Frames that the stages of a live stream get at a time, 1 to 8: the fewer, the less lag and the more overhead."""
+
+
+class ServiceSettings(Section):
+    """The service (`limpid serve`)."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Off loopback, tokens are needed."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on, 0 to 65535; 0: any free one."""
+    store: str = "limpid-data"
+    """Path or s3:// prefix: streams' directories, events, tokens, the list of streams."""
+    tokens: Literal["auto", "on", "off"] = "auto"
+    """Whether requests need a bearer token; auto: off on loopback, on elsewhere. off is refused off loopback."""
+    max_streams: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Streams that run at a time, at most; whether one more fits is also measured."""
+
+
 class FlowSettings(Section):
     """How frames move."""
 
@@ -115,7 +180,16 @@ class FlowSettings(Section):
     """chained: all stages of a stream in one process, no frame is copied. unchained: a process a stage, which spans
     machines. auto: the planner chooses. The output is the same."""
     hosts: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Worker processes of each pooled stage in the unchained plan, 1 to 1024."""
+    """Worker processes of each pooled stage in the unchained plan, 1 to 1024; where they follow the load, the least."""
+    max_hosts: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Worker processes of a pooled stage at most: between `hosts` and this their number follows the load. 0: it does
+    not; the service takes the number of cores."""
+    device: str = ""
+    """Ray's resource that processes with networks are pinned to: GPU, or a custom one; "": none, they use the CPU."""
+    device_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of one of it, (0, 1], that such a process takes: 0.25 puts four on a GPU."""
+    target_utilisation: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Share of its workers' time, (0, 1], that a pooled stage is to be used to where their number follows the load."""
 
 
 class Settings(Section):
@@ -128,9 +202,13 @@ class Settings(Section):
     guard: GuardSettings = GuardSettings()
     analyse: AnalyseSettings = AnalyseSettings()
     encode: EncodeSettings = EncodeSettings()
+    audio: AudioSettings = AudioSettings()
+    original: OriginalSettings = OriginalSettings()
     record: RecordSettings = RecordSettings()
     outputs: OutputSettings = OutputSettings()
     flow: FlowSettings = FlowSettings()
+    live: LiveSettings = LiveSettings()
+    service: ServiceSettings = ServiceSettings()
     stage_modules: tuple[str, ...] = ()
     """Modules (or packages) whose classes a graph may name as `module:Class`. That runs their code: list only yours."""
 

@@ -4,7 +4,8 @@ LimpidError
 ├── ConfigError                 a setting, a command-line value
 │   └── GraphError              a logical graph: unknown stage, wrong types, cycle
 ├── SourceError                 a video that comes in
-│   ├── Unreachable             it cannot be opened or read (missing, refused, timed out, not allowed)
+│   ├── Unreachable             it cannot be opened or read (missing, refused by its server, timed out)
+│   │   └── Refused             its address, scheme or redirect is not allowed here
 │   ├── UnsupportedMedia        it opens, but it holds nothing that can be processed
 │   └── CorruptMedia            it is damaged beyond what decoding can skip
 ├── ModelError                  a network or its weights
@@ -63,7 +64,11 @@ class SourceError(LimpidError):
 
 
 class Unreachable(SourceError, OSError):
-    """A source cannot be opened or read: missing, refused, timed out or not allowed."""
+    """A source cannot be opened or read: missing, refused by its server, timed out or not allowed."""
+
+
+class Refused(Unreachable):
+    """A source's address, scheme or redirect is not allowed here: nobody was asked for it."""
 
 
 class UnsupportedMedia(SourceError):

@@ -47,6 +47,8 @@ KEEPING = frozenset({"packets"})
 """Stages that `outputs.packets: false` takes out."""
 
 _KEYS = ("stage", "name", "after", "config")
+_TOP = ("name", "stages", "batch_frames")
+_MOST_FRAMES = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +76,13 @@ class Node:
     stage: type[Stage[Any]]
     config: StageConfig
     inputs: tuple[Edge, ...]
+    at_most: int | None = None
+
+    @property
+    def batch_frames(self) -> int:
+        """Frames a call: what the stage asks for, but `at_most` as many as the graph allows."""
+        asked = self.stage.spec.batch_frames
+        return asked if self.at_most is None else min(asked, self.at_most)
 
     @property
     def networks(self) -> bool:
@@ -87,10 +96,14 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """A checked graph; `nodes` are in topological order."""
+    """A checked graph; `nodes` are in topological order.
+
+    `batch_frames`: frames that a stage gets at a time, at most; None: as many as it asks for.
+    """
 
     name: str
     nodes: tuple[Node, ...]
+    batch_frames: int | None = None
 
     def node(self, name: str) -> Node:
         """Return the node `name`; it must exist."""
@@ -108,6 +121,7 @@ class Graph:
         """Return the graph, each stage's whole configuration in it, as JSON-able values, as a YAML file holds it."""
         return {
             "name": self.name,
+            "batch_frames": self.batch_frames,
             "stages": [
                 {
                     "stage": _reference(node.stage),
@@ -139,8 +153,10 @@ def load_graph(text_or_path: str | Path, *, allowed_modules: Sequence[str] = ())
     return Graph.from_dict(values, allowed_modules=allowed_modules, where=where)
 
 
-def graph_of(settings: Settings) -> Graph:
+def graph_of(settings: Settings, *, live: bool = False) -> Graph:
     """Return the graph that `settings` ask for: shipped or the user's own, switched and configured.
+
+    A `live` stream's stages get fewer frames at a time (`live.batch_frames`), unless the graph itself says how many.
 
     A stage is configured by the settings' section of its name (`encode.crf` goes to the field `crf` of encode's
     configuration, if it has one); `config` in the graph itself wins. Stages that are switched off are taken out:
@@ -157,17 +173,17 @@ def graph_of(settings: Settings) -> Graph:
         (settings.outputs.packets, KEEPING),
     )
     off = frozenset[str]().union(*(stages for on, stages in switched if not on))
-    return loader.graph(values, off)
+    return loader.graph(values, off, settings.live.batch_frames if live else None)
 
 
-def choose_stamp(graph: Graph) -> Stamp:
-    """Return what the stages that need weights choose on this machine (runtime, threads) and load (model's version)."""
+def choose_stamp(graph: Graph, device: str = "cpu") -> Stamp:
+    """Return what the stages that need weights choose on a device (runtime, threads) and load (model's version)."""
     stamp = Stamp()
     for node in graph.nodes:
         if node.networks:
             stage = node.build()
             try:
-                stage.open(StageEnv())
+                stage.open(StageEnv(device=device))
                 stamp = stage.stamp()
             finally:
                 stage.close()
@@ -224,9 +240,9 @@ class _Loader:
         self._settings = settings
         self._faults: list[str] = []
 
-    def graph(self, values: Any, off: frozenset[str] = frozenset()) -> Graph:
+    def graph(self, values: Any, off: frozenset[str] = frozenset(), batch_frames: int | None = None) -> Graph:
         """Return the graph of a parsed file without the stages `off`; raises GraphError with all faults."""
-        name, entries = self._parse(values)
+        name, batch_frames, entries = self._parse(values, batch_frames)
         self._check_names(entries)
         if not self._faults:
             self._check_edges(entries)
@@ -237,7 +253,11 @@ class _Loader:
             config = self._config(entry)
             if entry.stage is not None and config is not None:
                 self._check_weights(entry, config)
-                nodes.append(Node(name=entry.name, stage=entry.stage, config=config, inputs=entry.inputs))
+                nodes.append(
+                    Node(
+                        name=entry.name, stage=entry.stage, config=config, inputs=entry.inputs, at_most=batch_frames
+                    )
+                )
         if not self._faults and not any(node.stage.spec.gives is None for node in nodes):
             self._faults.append("it has no sink (encode, audio, record), so nothing would be kept")
         if self._faults:
@@ -245,15 +265,17 @@ class _Loader:
             if len(self._faults) > 1:
                 what = f"{len(self._faults)} faults: " + "; ".join(self._faults)
             raise GraphError(what, where=self._where, hint="`limpid graph` prints a graph that can be built")
-        return Graph(name=name, nodes=tuple(nodes))
+        return Graph(name=name, nodes=tuple(nodes), batch_frames=batch_frames)
 
-    def _parse(self, values: Any) -> tuple[str, list[_Entry]]:
+    def _parse(self, values: Any, batch_frames: int | None) -> tuple[str, int | None, list[_Entry]]:
         if not isinstance(values, dict) or not isinstance(values.get("stages"), list) or not values["stages"]:
             raise GraphError("it has no list 'stages'", where=self._where, hint="write 'stages: [{stage: decode, …}]'")
-        self._faults += [
-            f"unknown key '{k}', {nearest(str(k), ('name', 'stages'))}" for k in values.keys() - {"name", "stages"}
-        ]
-        return str(values.get("name", "graph")), [self._entry(i, v) for i, v in enumerate(values["stages"])]
+        self._faults += [f"unknown key '{k}', {nearest(str(k), _TOP)}" for k in values if k not in _TOP]
+        own = values.get("batch_frames")
+        if own is not None and (type(own) is not int or not 1 <= own <= _MOST_FRAMES):
+            self._faults.append(f"batch_frames is {own!r}, not a whole number from 1 to {_MOST_FRAMES}")
+        entries = [self._entry(i, v) for i, v in enumerate(values["stages"])]
+        return str(values.get("name", "graph")), batch_frames if own is None else own, entries
 
     def _entry(self, index: int, values: Any) -> _Entry:
         if not isinstance(values, dict) or not isinstance(values.get("stage"), str):

@@ -81,6 +81,7 @@ class StageEnv:
         threads: that the stage may use for itself.
         stream, epoch: of a per-stream stage's object; None for pooled stages.
         store: URL or path of the stream's directory; "" for pooled stages.
+        batch_frames: of the stage in its graph: who makes frames gives so many at a time.
     """
 
     device: str = "cpu"
@@ -88,6 +89,7 @@ class StageEnv:
     stream: StreamId | None = None
     epoch: int = 0
     store: str = ""
+    batch_frames: int = 8
 
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)

@@ -20,8 +20,9 @@ from pipeline.config import Settings, load_settings
 from pipeline.errors import ConfigError, LimpidError, StorageError
 from pipeline.flow.job import Job, Outcome
 from pipeline.flow.local import run_local
+from pipeline.flow.sources import options_of
 from pipeline.graph import graph_of
-from pipeline.media.source import SourceOptions, open_source
+from pipeline.media.source import open_source
 from pipeline.store import manifest as manifests
 from pipeline.store.objects import open_store
 from pipeline.wire.ids import StreamId, stream_id
@@ -165,11 +166,9 @@ def _expected(job: Job) -> int | None:
     if found is not None and found.state == manifests.COMPLETED:
         print(f"{job.stream}: complete already; --overwrite starts anew", file=sys.stderr)
         return found.counts.get("frames")
-    wanted = job.settings.source
-    options = SourceOptions(
-        open_timeout_s=wanted.open_timeout_s, read_timeout_s=wanted.read_timeout_s, allow_private=wanted.allow_private
-    )
-    source = open_source(job.source, options=options)
+    if job.live:
+        return None
+    source = open_source(job.source, options=options_of(job.settings.source))
     try:
         seconds, rate = source.info.duration_s, source.info.frame_rate
     finally:

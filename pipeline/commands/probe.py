@@ -24,7 +24,7 @@ from pipeline.wire.packets import Codec, Packet, Track
 
 LOOK_S = 5.0  # of media that are decoded (chosen: two groups of pictures of most streams)
 _LOOK_WALL_S = 15.0
-_LOOK_BATCHES = 400
+_LOOK_PACKETS = 6400
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # H.273 table 3
 _SENTENCES = {
     "wrap": "time stamps wrapped around",
@@ -46,13 +46,15 @@ _SENTENCES = {
 def main(argv: Sequence[str]) -> int:
     """Print what SOURCE is. Exit code 0: it can be used; 1: it cannot; wrong use raises ConfigError (2)."""
     parser = argparse.ArgumentParser(prog="limpid probe", description="say what a source is and whether it can be used")
-    parser.add_argument("source", metavar="SOURCE", help="a file, http(s):// or synthetic://")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a file or an address: http(s), rtmp, rtsp, udp, tcp, synthetic"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--timeout", type=float, default=15.0, metavar="S", help="for opening and each read (15)")
     args = parser.parse_args(argv)
     if not args.timeout > 0:
         raise ConfigError(f"{args.timeout} is no timeout", where="--timeout", hint="give seconds above 0")
-    options = SourceOptions(open_timeout_s=args.timeout, read_timeout_s=args.timeout)
+    options = SourceOptions(open_timeout_s=args.timeout, read_timeout_s=args.timeout, reconnect_attempts=1)
     try:
         report = probe(args.source, options)
     except ConfigError:
@@ -73,10 +75,11 @@ def probe(uri: str, options: SourceOptions | None = None) -> dict[str, Any]:
         SourceError: it cannot be used.
     """
     with contextlib.closing(open_source(uri, options=options)) as source:
+        info = source.info  # waits for a live source
         seen = _look(source)
         if not seen.num_frames:
-            raise UnsupportedMedia("opens, but its first seconds give no picture", where=source.info.uri)
-        return _report(source.info, seen, source.problems)
+            raise UnsupportedMedia("opens, but its first seconds give no picture", where=info.uri)
+        return _report(info, seen, source.problems)
 
 
 @dataclass(slots=True)
@@ -100,7 +103,13 @@ def _look(source: Source) -> _Seen:
     base = source.info.video.time_base
     stop_s = time.monotonic() + _LOOK_WALL_S
     with contextlib.closing(source.batches(stream=stream)) as batches:
-        for number, batch in enumerate(batches):
+        num_packets = 0
+        for batch in batches:
+            if time.monotonic() > stop_s:
+                break
+            if batch is None:
+                continue
+            num_packets += len(batch)
             if stage is None or batch.span.epoch != stage.env.epoch:
                 if stage is not None:
                     _note(seen, stage.finish())
@@ -111,7 +120,7 @@ def _look(source: Source) -> _Seen:
             _note_packets(seen, batch.packets)
             _note(seen, stage.process(Work(item=batch, span=batch.span)))
             looked = len(seen.pts) > 1 and (max(seen.pts) - min(seen.pts)) * base >= LOOK_S
-            if looked or number >= _LOOK_BATCHES or time.monotonic() > stop_s:
+            if looked or num_packets >= _LOOK_PACKETS:
                 return seen
     if stage is not None:
         _note(seen, stage.finish())
@@ -241,7 +250,8 @@ def _error(error: LimpidError) -> dict[str, str]:
 def as_text(report: dict[str, Any]) -> str:
     """Return the report for a person, a fact a line."""
     video, audio, looked = report["video"], report["audio"], report["looked_at"]
-    length = "unknown" if report["duration_s"] is None else f"{report['duration_s']:.2f} s"
+    unknown = "live" if report["live"] else "unknown"
+    length = unknown if report["duration_s"] is None else f"{report['duration_s']:.2f} s"
     rate = "unknown rate" if video["frame_rate"] is None else f"{video['frame_rate']:g} frames/s"
     group = f"a key frame at least every {video['gop_frames']} frames" if video["gop_frames"] else "one key frame seen"
     lines = [

@@ -106,7 +106,7 @@ def _box(graph: Graph, nodes: tuple[Node, ...]) -> Box:
         nodes=nodes,
         pooled=pooled,
         packets=inputs == [SOURCE],
-        batch=first.batch_frames,
+        batch=nodes[0].batch_frames,
         halo=first.halo_frames,
         inputs=tuple(inputs),
         exports=tuple(exports),

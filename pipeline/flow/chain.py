@@ -16,7 +16,7 @@ from pipeline.flow.boxes import SOURCE, Box, is_pooled
 from pipeline.flow.shelf import Shelf
 from pipeline.graph import Edge, Node
 from pipeline.stage import NoBypass, PooledStage, StageEnv, StreamStage, Work
-from pipeline.wire.acks import Checkpoint, Snapshot, Stamp
+from pipeline.wire.acks import Checkpoint, Schedule, Snapshot, Stamp, stamp_at
 from pipeline.wire.ids import Span
 from pipeline.wire.items import Item, cut, join
 
@@ -29,6 +29,12 @@ def take(items: Sequence[Item], start: int, stop: int) -> Any:
     """Return the units [start, stop) of items that hold them, as one item; no copy where one item holds them all."""
     inside = [i for i in items if i.span.start < stop and i.span.stop > start]
     return join([cut(i, max(start, i.span.start), min(stop, i.span.stop)) for i in inside])
+
+
+def captured_ns(item: Any) -> int:
+    """Return the Unix time at which the last frame of an item arrived; 0 where it does not say."""
+    times = getattr(item, "captured_ns", None)
+    return 0 if times is None or not len(times) else int(times[-1])
 
 
 def _field(item: Any, edge: Edge) -> Any:
@@ -67,8 +73,8 @@ class PooledChain:
 
     def open(self, env: StageEnv) -> None:
         """Open every stage; raises what they raise."""
-        for _, stage in self._stages:
-            stage.open(env)
+        for node, stage in self._stages:
+            stage.open(replace(env, batch_frames=node.batch_frames))
 
     def run(
         self, span: Span, inputs: Sequence[Sequence[Item]], *, stamp: Stamp, generation: int = 0, finish: bool = False
@@ -125,11 +131,23 @@ class PooledChain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fed:
-    """What came of feeding a StreamChain: outputs per exported node, where to restart, whether it has ended."""
+    """What came of feeding a StreamChain.
+
+    Attributes:
+        outputs: per exported node.
+        checkpoint: where another object could start.
+        ended: it has taken the end of its input.
+        reached: no frame at or behind it has been met by any stage.
+        frames: that the last stage is done with, in this call.
+        captured_ns: Unix time at which the last of them arrived; 0 where there is none.
+    """
 
     outputs: Mapping[str, Sequence[Item]]
     checkpoint: Checkpoint
     ended: bool
+    reached: int = 0
+    frames: int = 0
+    captured_ns: int = 0
 
 
 class _Lane:
@@ -140,7 +158,7 @@ class _Lane:
         self.stage: Any = node.stage(node.config)
         self.pooled = is_pooled(node)
         self.packets = node.inputs[0].producer == SOURCE
-        self.batch = node.stage.spec.batch_frames
+        self.batch = node.batch_frames
         self.halo = node.stage.spec.halo_frames
         self.shelves: list[Shelf[Item]] = [Shelf() for _ in node.inputs]
         self.pos = 0
@@ -174,7 +192,7 @@ class StreamChain:
     Args:
         box: what to run.
         set_aside: (node, start, stop): units of the node's driving input that it passes on unprocessed.
-        stamp: what decides the bytes beside the input.
+        schedule: what decides the bytes beside the input.
         generation: of this object.
     """
 
@@ -182,25 +200,31 @@ class StreamChain:
         self,
         box: Box,
         *,
-        stamp: Stamp,
+        schedule: Schedule,
         set_aside: Sequence[tuple[str, int, int]] = (),
         generation: int = 0,
     ) -> None:
         self.box = box
-        self._stamp = stamp
+        self._schedule = schedule
         self._aside = tuple(set_aside)
         self._generation = generation
         self._lanes = [_Lane(node) for node in box.nodes]
         self._inside = {node.name for node in box.nodes}
         self._stops: dict[str, int] = {}
         self._out: dict[str, list[Item]] = {}
+        self._last = next((lane for lane in reversed(self._lanes) if not lane.packets), None)
+        self._frames, self._captured_ns = 0, 0  # of this call, in the last lane
 
     def open(self, env: StageEnv, checkpoint: Checkpoint | None) -> None:
         """Open every stage and restore it from `checkpoint` (None: the epoch's start); raises what they raise."""
         for lane in self._lanes:
-            lane.stage.open(env)
+            lane.stage.open(replace(env, batch_frames=lane.batch))
             snapshot = checkpoint.get(lane.node.name) if checkpoint is not None else None
             _guarded(lane.node, _nowhere(env), lambda lane=lane, s=snapshot: lane.start(s))  # type: ignore[misc]
+
+    def follow(self, schedule: Schedule) -> None:
+        """Go by a schedule that says more; it must agree with the old one on every frame met so far."""
+        self._schedule = schedule
 
     def feed(self, span: Span, inputs: Sequence[Sequence[Item]], *, finish: bool) -> Fed:
         """Take the next units of every input and run as far as they reach.
@@ -211,6 +235,7 @@ class StreamChain:
             finish: nothing follows.
         """
         self._out = {name: [] for name in self.box.exports}
+        self._frames, self._captured_ns = 0, 0
         for name, items in zip(self.box.inputs, inputs, strict=True):
             for item in items:
                 start, stop = max(span.start, item.span.start), min(span.stop, item.span.stop)
@@ -221,7 +246,14 @@ class StreamChain:
         for lane in self._lanes:
             self._run(lane, span)
         ended = all(lane.finished for lane in self._lanes)
-        return Fed(outputs=self._out, checkpoint=self.checkpoint(), ended=ended)
+        return Fed(
+            outputs=self._out,
+            checkpoint=self.checkpoint(),
+            ended=ended,
+            reached=max((lane.emitted if lane.packets else lane.pos for lane in self._lanes), default=0),
+            frames=self._frames,
+            captured_ns=self._captured_ns,
+        )
 
     def checkpoint(self) -> dict[str, Snapshot]:
         """Return for every node where it would start again, such that each finds what it needs made again."""
@@ -308,19 +340,23 @@ class StreamChain:
             values.append(_field(take(found, span.start, span.stop), edge))
         overlapping = (n for n, start, stop in self._aside if start < span.stop and span.start < stop)
         aside = () if lane.packets else tuple(overlapping)
+        stamp = Stamp() if lane.packets else stamp_at(self._schedule, span.start)
         work = Work(
             item=values[0],
             span=span,
             side=tuple(values[1:]),
             before=self._neighbours(lane, max(0, span.start - lane.halo[0]), span.start),
             after=self._neighbours(lane, span.stop, span.stop + lane.halo[1]),
-            stamp=replace(self._stamp, set_aside=aside) if aside else self._stamp,
+            stamp=replace(stamp, set_aside=aside) if aside else stamp,
             generation=self._generation,
         )
         passed = any(n == node.name and start < span.stop and span.start < stop for n, start, stop in self._aside)
         call = lane.stage.bypass if passed else lane.stage.process
         made = _guarded(node, span, lambda: call(work))
         lane.pos = span.stop
+        if lane is self._last:
+            self._frames += len(span)
+            self._captured_ns = captured_ns(values[0])
         for shelf in lane.shelves:
             shelf.drop_before(lane.keep_from())
         if lane.pooled:

@@ -61,6 +61,8 @@ from pipeline.wire.acks import Checkpoint, Snapshot
 from pipeline.wire.ids import Span, StreamId
 
 _FAR = 1 << 62
+_GRID = 8  # frames: what every stage's batches end on
+_DECODER_HOLDS = 32  # frames that a decoder has taken and not given, at most
 _WINDOW = 2  # tickets of a per-stream box in flight: one is processed while the next one's input travels
 _PACKET_BATCHES = 4  # entries of packets ahead of the slowest box
 
@@ -84,6 +86,7 @@ class _State(Generic[Ref]):
     checkpoints: list[Checkpoint] = field(default_factory=list)
     early: dict[int, Done[Ref]] = field(default_factory=dict)
     alone: bool = False
+    reached: int = 0  # no frame at or behind it was met, as far as answers say
 
     flight: dict[int, _Flight] = field(default_factory=dict)
     low: int = 0  # of the driving input: units before it are never asked for again
@@ -216,7 +219,7 @@ class EpochFlow(Generic[Ref]):
                 # Node by node, each on its own grid: so the cut also suits a plan with other boxes.
                 for node in reversed(box.nodes):
                     start = need.get(node.name, _FAR)
-                    start = start // node.stage.spec.batch_frames * node.stage.spec.batch_frames
+                    start = start // node.batch_frames * node.batch_frames
                     cuts[node.name] = Snapshot(after=start, resume_from=start)
                     low = max(0, start - node.stage.spec.halo_frames[0])
                     for edge in node.inputs:
@@ -242,6 +245,19 @@ class EpochFlow(Generic[Ref]):
             watermark=min(frames, default=0),
             checkpoint=cuts if complete else {},
         )
+
+    def frontier(self) -> int:
+        """Return a frame that no stage has met or will meet in what was submitted: what changes there changes all."""
+        met = [0]
+        for state in self._states.values():
+            flights = state.flight.values()
+            if state.box.packets:
+                met.append(state.reached + sum(len(f.span) for f in flights) + _DECODER_HOLDS)
+            else:
+                met += [f.span.stop for f in flights]
+                met.append(state.fed if not state.box.pooled else 0)
+        met += [shelf.stop for name, shelf in self._shelves.items() if name != SOURCE]
+        return -(-max(met) // _GRID) * _GRID
 
     def hand_over(self) -> tuple[list[Entry[Ref]], bool]:
         """Return the packets held and whether the source has ended; this machine is over."""
@@ -283,6 +299,7 @@ class EpochFlow(Generic[Ref]):
         flight = state.flight.pop(done.ticket)
         self._failures.forget(state.box, flight.span)
         state.alone = False
+        state.reached = max(state.reached, done.reached)
         actions: list[Action[Ref]] = []
         for name, entries in done.outputs.items():
             for entry in entries:

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 
 from pipeline.config import Settings
 from pipeline.errors import LimpidError
+from pipeline.media.source import is_live
 from pipeline.wire.ids import StreamId
+from pipeline.wire.status import Gap, Quantiles, SourceState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One stream to process: from `source` (a URI or path) into the directory `store` (a path or URL).
 
+    `rung`: of the overload ladder that a live stream begins at.
     `overwrite`: begin anew, even where the store holds an earlier run; else that is taken up where it stopped.
     """
 
@@ -22,6 +25,12 @@ class Job:
     store: str
     settings: Settings
     overwrite: bool = False
+    rung: int = 0
+
+    @property
+    def live(self) -> bool:
+        """Whether the source passes whether it is read or not."""
+        return is_live(self.source, self.settings.source.mode)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,12 +41,38 @@ class Progress:
         state: "connecting", "running", "completed", "stopped", "failed".
         frames_done: frames that are durable in every sink, over all epochs.
         fps: frames made durable a second of wall time since the start.
+        epoch, seq: everything before this frame is durable.
+        width, height: of the epoch's pictures; 0 before the first.
+        fps_in, fps_out: frames a second that arrive, and that the last stage is done with, in the last seconds.
+        lag_s: from a frame's arrival until the last stage is done with it.
+        latency_s: per box from a frame's arrival until the box is done with it.
+        cpu_cores: that the stream's processes use for it.
+        rung: of the overload ladder.
+        source: how the source is doing.
+        model, runtime: what enhances.
+        gaps: the last of a live stream.
+        counts: as in Outcome.
     """
 
     stream: StreamId
     state: str
     frames_done: int
     fps: float
+    epoch: int = 0
+    seq: int = 0
+    width: int = 0
+    height: int = 0
+    fps_in: float = 0.0
+    fps_out: float = 0.0
+    lag_s: Quantiles = field(default_factory=Quantiles)
+    latency_s: Mapping[str, Quantiles] = field(default_factory=dict)
+    cpu_cores: float = 0.0
+    rung: int = 0
+    source: SourceState = field(default_factory=SourceState)
+    model: str = ""
+    runtime: str = ""
+    gaps: tuple[Gap, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,13 +26,19 @@ from pipeline.store.objects import Store, open_store
 from pipeline.store.parquet import operational_count
 from pipeline.store.redact import redact, redact_all
 from pipeline.store.stamps import StampEntry, StampLog
-from pipeline.wire.acks import Stamp
+from pipeline.wire.acks import Schedule, Stamp
 from pipeline.wire.events import Event
 from pipeline.wire.packets import Codec
+from pipeline.wire.status import Gap
 
 Ref = TypeVar("Ref")
 
-WRITTEN = ("hls/", "tables/", "stamps/", "packets/", "pictures/")
+_ANY_RUN = ("flow.", "source.", "service.", "live.max_lag_s")  # settings that runs of one stream may differ in
+BICUBIC_RUNG = 4  # plan.ladder.Rung.BICUBIC
+CONVENTIONAL_RUNTIME = "bicubic"
+_GAPS = 20  # that are remembered
+
+WRITTEN = ("hls/", "live/", "tables/", "stamps/", "packets/", "pictures/")
 """What of a stream's directory is ours, beside the manifest."""
 
 
@@ -45,7 +51,9 @@ class Ledger:
 
     Attributes:
         graph: as the stream's first run had it.
-        stamp: what decides the bytes of the whole stream beside its input; chosen by the first run.
+        stamp: what decides the bytes of the stream beside its input; chosen by the first run.
+        gaps: of a live source, the last ones that this run has met.
+        fresh: no earlier run has begun the stream.
         completed: an earlier run finished the stream; there is nothing to do.
 
     Raises:
@@ -62,12 +70,12 @@ class Ledger:
         self._began = time.monotonic()
         self.counts: Counter[str] = Counter()
         self._opened: set[str] = set()
-        self._last_event = 0
-        wanted = graph or graph_of(job.settings)
+        self.gaps: tuple[Gap, ...] = ()
+        wanted = graph or graph_of(job.settings, live=job.live)
         if job.overwrite:
             wipe(self.store)
         found = manifests.load(self.store)
-        fresh = found is None
+        self.fresh = found is None
         if found is None:
             self.graph = wanted
             self.stamps = StampLog(self.store)
@@ -86,7 +94,7 @@ class Ledger:
         self._frames_at_start = self._frames_before + self._manifest.watermark.seq
         if not self.completed:
             self._put(replace(self._manifest, state=manifests.RUNNING, last_error=""))
-            self.event(self._state_event("running", "started" if fresh else "taken up"))
+            self.event(self._state_event("running", "started" if self.fresh else "taken up"))
 
     def flow(self, boxes: tuple[Box, ...]) -> StreamFlow[Any]:
         """Return the flow of the stream from where it stopped."""
@@ -131,16 +139,40 @@ class Ledger:
             case Fail():
                 self.counts["failed"] += 1
 
-    def epoch_began(self, epoch: int, video: Codec) -> None:
-        """Note what an epoch's pictures are like, when its first packets arrive; told again it does nothing."""
+    def epoch_began(self, epoch: int, video: Codec, gap: Gap | None = None) -> None:
+        """Note what an epoch's pictures are like, when its first packets arrive; told again it does nothing.
+
+        `gap` is what a live source knows to be missing before it.
+        """
         if any(e.epoch == epoch for e in self._manifest.epochs) or video.size is None:
             return
         size = video.size
         began = manifests.Epoch(epoch=epoch, width=size.width_px, height=size.height_px, time_base=video.time_base)
         self._put(replace(self._manifest, epochs=(*self._manifest.epochs, began)))
         if epoch > 0:
-            data = {"reason": "the source's pictures or timeline changed", "size": str(size)}
+            gap = gap or Gap(epoch=epoch, reason="the source's pictures or timeline changed", seconds=0.0)
+            self.gaps = (*self.gaps, gap)[-_GAPS:]
+            data = {"reason": gap.reason, "seconds": round(gap.seconds, 3), "size": str(size)}
             self.event(Event(type="gap", stream=self.job.stream, epoch=epoch, seq=0, data=data))
+
+    def schedule(self, epoch: int) -> Schedule:
+        """Return what decides the bytes of an epoch's frames beside its input."""
+        return self.stamps.schedule(epoch)
+
+    @property
+    def rung(self) -> int:
+        """The rung of the overload ladder that the stream's latest frames are made at."""
+        last = self.stamps.entries[-1].stamp
+        return BICUBIC_RUNG if last.runtime == CONVENTIONAL_RUNTIME != self.stamp.runtime else 0
+
+    def take_rung(self, rung: int, epoch: int, seq: int, reason: str) -> None:
+        """Have frames from `seq` on made at another rung, durable when this returns; no stage may have met them."""
+        if rung == self.rung:
+            return
+        stamp = replace(self.stamp, runtime=CONVENTIONAL_RUNTIME) if rung == BICUBIC_RUNG else self.stamp
+        self.stamps.append([StampEntry(epoch=epoch, seq=seq, stamp=stamp)])
+        data = {"rung": rung, "reason": reason}
+        self.event(Event(type="effort.changed", stream=self.job.stream, epoch=epoch, seq=seq, data=data))
 
     def event(self, event: Event) -> None:
         """Write an event of the run, durable when this returns."""
@@ -188,11 +220,20 @@ class Ledger:
     def progress(self, state: str = "running") -> Progress:
         """Return how far the stream is."""
         frames, seconds = self._frames(), time.monotonic() - self._began
+        epochs, at = self._manifest.epochs, self._manifest.watermark
         return Progress(
             stream=self.job.stream,
             state=state,
             frames_done=frames,
             fps=(frames - self._frames_at_start) / seconds if seconds > 0 else 0.0,
+            epoch=at.epoch,
+            seq=at.seq,
+            width=epochs[-1].width if epochs else 0,
+            height=epochs[-1].height if epochs else 0,
+            model=self.stamp.model,
+            runtime=self.stamp.runtime,
+            gaps=self.gaps,
+            counts=dict(self.counts),
         )
 
     # --- small things --------------------------------------------------------------------------------------------
@@ -259,7 +300,7 @@ def _check_same(job: Job, found: Manifest, where: str) -> None:
     changed = sorted(
         f"{key} was {had.get(key)!r} and is now {wanted.get(key)!r}"
         for key in wanted.keys() | had.keys()
-        if wanted.get(key) != had.get(key) and not key.startswith(("flow.", "source."))
+        if wanted.get(key) != had.get(key) and not key.startswith(_ANY_RUN)
     )
     if changed:
         raise ConfigError("it was written with other settings: " + "; ".join(changed), where=where, hint=hint)

@@ -33,10 +33,12 @@ from pipeline.flow.signals import (
     Submit,
     TakeApart,
 )
-from pipeline.flow.sources import PacketReader
+from pipeline.flow.sources import PacketReader, Pause
 from pipeline.graph import Graph
 from pipeline.stage import StageEnv
+from pipeline.wire.acks import stamp_at
 from pipeline.wire.items import Item
+from pipeline.wire.packets import PacketBatch
 
 _TICK_S = 0.25  # how often a waiting run looks whether it is to stop
 
@@ -82,6 +84,7 @@ class LocalRun:
         self._ingest = _Worker("ingest", self._signals)
         self._source = PacketReader(self._job.stream, self._job.source, self._job.settings.source)
         self._read_error: LimpidError | None = None
+        self._stopping = threading.Event()
 
     def run(self, stop: threading.Event, progress: OnProgress) -> Outcome:
         """Carry the flow out to its end; see run_local."""
@@ -96,7 +99,8 @@ class LocalRun:
                 if isinstance(signal, BaseException):
                     raise signal
                 if isinstance(signal, Arrived) and signal.entry.span.start == 0:
-                    self._ledger.epoch_began(signal.entry.span.epoch, signal.entry.ref.video)
+                    epoch = signal.entry.span.epoch
+                    self._ledger.epoch_began(epoch, signal.entry.ref.video, self._source.gap_before(epoch))
                 before = self._ledger.progress().frames_done
                 verdict = self._carry_out(self.flow.on(signal))
                 if self._ledger.progress().frames_done != before:
@@ -142,11 +146,13 @@ class LocalRun:
     def _pull(self) -> None:
         try:
             batch = self._source.next()
+            while isinstance(batch, Pause) and not self._stopping.is_set():
+                batch = self._source.next()
         except LimpidError as error:
             # What was read is still processed; the run then says that it is not all.
             self._read_error = error
             batch = None
-        if batch is None:
+        if not isinstance(batch, PacketBatch):
             self._signals.put(SourceEnded())
             return
         self._signals.put(Arrived(entry=Entry(span=batch.span, ref=batch, nbytes=batch.nbytes)))
@@ -155,7 +161,10 @@ class LocalRun:
         worker.close_chain()
         worker.failed = None
         chain = StreamChain(
-            action.box, stamp=self._ledger.stamp, set_aside=action.set_aside, generation=action.generation
+            action.box,
+            schedule=self._ledger.schedule(self.flow.epoch.epoch),
+            set_aside=action.set_aside,
+            generation=action.generation,
         )
         worker.chain = chain
         env = StageEnv(stream=self._job.stream, epoch=self.flow.epoch.epoch, store=self._job.store)
@@ -173,7 +182,8 @@ class LocalRun:
                 if worker.chain is None:
                     worker.chain = PooledChain(action.box)
                     worker.chain.open(StageEnv())
-                stamp = replace(self._ledger.stamp, set_aside=action.set_aside)
+                held = stamp_at(self._ledger.schedule(action.span.epoch), action.span.start)
+                stamp = replace(held, set_aside=action.set_aside)
                 made = worker.chain.run(action.span, inputs, stamp=stamp, generation=action.generation)
                 outputs = {name: _entries([item]) for name, item in made.items()}
                 self._signals.put(Done(ticket=action.ticket, outputs=outputs))
@@ -206,6 +216,7 @@ class LocalRun:
         self._threads.clear()
 
     def _close(self) -> None:
+        self._stopping.set()
         self._close_boxes()
         self._ingest.end()
         self._source.close()

@@ -17,6 +17,7 @@ DEPTH = 2
 @dataclass(slots=True)
 class _Worker(Generic[T]):
     tickets: deque[T] = field(default_factory=deque)
+    draining: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +47,8 @@ class PoolQueue(Generic[T]):
 
     @property
     def workers(self) -> tuple[str, ...]:
-        """The workers that are there."""
-        return tuple(self._workers)
+        """The workers that are there and do not drain, in the order in which they came."""
+        return tuple(name for name, worker in self._workers.items() if not worker.draining)
 
     def put(self, stream: StreamId, ticket: T) -> None:
         """Have `ticket` wait."""
@@ -71,9 +72,17 @@ class PoolQueue(Generic[T]):
         del self._stream_of[blamed]
         return Leftovers(blamed=blamed, put_back=tuple(behind))
 
+    def drain(self, name: str) -> None:
+        """Give a worker nothing more; `drained` names it when it has answered what it has."""
+        self._workers[name].draining = True
+
+    def drained(self) -> tuple[str, ...]:
+        """Return the draining workers that have nothing left."""
+        return tuple(name for name, worker in self._workers.items() if worker.draining and not worker.tickets)
+
     def assign(self) -> tuple[str, T] | None:
         """Give the next ticket to the least busy worker; None while there is no room or nothing waits."""
-        free = [(len(w.tickets), name) for name, w in self._workers.items() if len(w.tickets) < self._depth]
+        free = [(len(w.tickets), name) for name, w in self._workers.items() if self._takes(w)]
         stream = next((s for s, tickets in self._waiting.items() if tickets), None)
         if not free or stream is None:
             return None
@@ -82,6 +91,9 @@ class PoolQueue(Generic[T]):
         self._waiting.move_to_end(stream)
         self._workers[name].tickets.append(ticket)
         return name, ticket
+
+    def _takes(self, worker: _Worker[T]) -> bool:
+        return not worker.draining and len(worker.tickets) < self._depth
 
     def pop(self) -> T | None:
         """Take out and return the ticket that would be next, for no worker will come; None where nothing waits."""

@@ -59,12 +59,14 @@ class Done(Generic[Ref]):
         outputs: per exported node what it gave, in order.
         checkpoint: of a per-stream box, where a new object could start; covers this and all earlier tickets.
         ended: the box has taken the end of its input.
+        reached: of a per-stream box: no frame at or behind it has been met by any of its stages.
     """
 
     ticket: int
     outputs: Mapping[str, tuple[Entry[Ref], ...]] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     ended: bool = False
+    reached: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,31 +4,52 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 
 from pipeline.config import SourceSettings
 from pipeline.errors import LimpidError, NotFound, StorageError
-from pipeline.media.source import Source, SourceInfo, SourceOptions, open_source
+from pipeline.media.source import Source, SourceInfo, SourceOptions, is_live, open_source
 from pipeline.store.objects import open_store
 from pipeline.store.packets import decode_packets, packet_parts, packets_name
 from pipeline.wire.ids import Span, StreamId
 from pipeline.wire.packets import PacketBatch
+from pipeline.wire.status import Gap, SourceState
 
 KEPT = "kept:"
 """Before the path or URL of a stream's directory: the packets in it are the source (`outputs.packets`)."""
 
 _BATCH_PACKETS = 16
+_END = object()
 
 
-def open_any(uri: str, settings: SourceSettings) -> Source:
-    """Open what `uri` names, kept packets included; raises what open_source raises."""
-    if uri.startswith(KEPT):
-        return KeptPackets(uri.removeprefix(KEPT))
-    options = SourceOptions(
+def options_of(settings: SourceSettings) -> SourceOptions:
+    """Return how settings have a source opened."""
+    return SourceOptions(
         open_timeout_s=settings.open_timeout_s,
         read_timeout_s=settings.read_timeout_s,
         allow_private=settings.allow_private,
+        local=settings.local,
+        networks=settings.networks,
+        mode=settings.mode,
+        reconnect_initial_s=settings.reconnect_initial_s,
+        reconnect_max_s=settings.reconnect_max_s,
+        reconnect_attempts=settings.reconnect_attempts,
+        log_s=settings.log_s,
     )
-    return open_source(uri, options=options)
+
+
+def open_any(uri: str, settings: SourceSettings) -> Source:
+    """Open what `uri` names, kept packets included where files are allowed; raises what open_source raises."""
+    if uri.startswith(KEPT) and settings.local:
+        return KeptPackets(uri.removeprefix(KEPT))
+    return open_source(uri, options=options_of(settings))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pause:
+    """Nothing has come from a live source for a while."""
+
+    state: SourceState
 
 
 class PacketReader:
@@ -37,7 +58,7 @@ class PacketReader:
     def __init__(self, stream: StreamId, uri: str, settings: SourceSettings) -> None:
         self._stream, self._uri, self._settings = stream, uri, settings
         self._source: Source | None = None
-        self._batches: Iterator[PacketBatch] | None = None
+        self._batches: Iterator[PacketBatch | None] | None = None
         self._at = (0, 0)
 
     def seek(self, epoch: int, packet: int) -> None:
@@ -45,8 +66,22 @@ class PacketReader:
         self._at = (epoch, packet)
         self._batches = None
 
-    def next(self) -> PacketBatch | None:
-        """Return the next batch; None at the end.
+    @property
+    def live(self) -> bool:
+        """Whether what is not read is lost."""
+        return is_live(self._uri, self._settings.mode)
+
+    @property
+    def state(self) -> SourceState:
+        """How the source is doing."""
+        return self._source.state if self._source is not None else SourceState(connected=False)
+
+    def gap_before(self, epoch: int) -> Gap | None:
+        """Return what is missing before an epoch of a live source."""
+        return self._source.gap_before(epoch) if self._source is not None else None
+
+    def next(self) -> PacketBatch | Pause | None:
+        """Return the next batch; a pause where a live source gives nothing for a while; None at the end.
 
         Raises:
             SourceError, StorageError: it cannot be opened or read; another call tries again.
@@ -57,13 +92,16 @@ class PacketReader:
             epoch, packet = self._at
             self._batches = self._source.batches(epoch=epoch, packet=packet, stream=self._stream)
         try:
-            batch = next(self._batches, None)
+            batch = next(self._batches, _END)
         except LimpidError:
             self._batches = None
             raise
-        if batch is not None:
+        if batch is None:
+            return Pause(state=self._source.state)
+        if isinstance(batch, PacketBatch):
             self._at = (batch.span.epoch, batch.span.stop)
-        return batch
+            return batch
+        return None
 
     def close(self) -> None:
         """Let go of the source."""

@@ -7,6 +7,7 @@ refers past it, no frame is reordered. A VBV cap with two threads did not repeat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -76,8 +77,13 @@ class SegmentEncoder:
         context.open()
         self._context = context
 
-    def add(self, picture: NDArray[np.uint8], pts: int) -> None:
-        """Encode the next frame: (size.frame_bytes,) uint8, I420 without padding; pts in ticks of the time base."""
+    def add(self, picture: NDArray[np.uint8], pts: int) -> Sequence[Coded]:
+        """Encode the next frame and return what is ready: the one before it (x264 waits to see how long it lasts).
+
+        Args:
+            picture: (size.frame_bytes,) uint8, I420 without padding.
+            pts: in ticks of the time base.
+        """
         # Not VideoFrame.from_numpy_buffer: PyAV 18.1 takes a height that is no multiple of 4 for a smaller one there,
         # and its encoder then scales the picture without a word.
         frame = av.VideoFrame(self._coded_size.width_px, self._coded_size.height_px, "yuv420p")
@@ -93,7 +99,7 @@ class SegmentEncoder:
             self._start = pts
         frame.pts = pts - self._start
         frame.time_base = self._time_base
-        self._take(frame)
+        return self._take(frame)
 
     def finish(self) -> list[Coded]:
         """Return the coded frames, one for each frame added, in order; the encoder is used up."""
@@ -105,15 +111,18 @@ class SegmentEncoder:
         """Return the sample entry of what this encoder gives; the same for equal parameters, size, colour."""
         return avc_entry(self._context.extradata or b"", size=self._coded_size, color=self._color)
 
-    def _take(self, frame: av.VideoFrame | None) -> None:
-        for packet in self._context.encode(frame):
-            self._coded.append(Coded(data=length_prefixed(bytes(packet)), key=packet.is_keyframe))
+    def _take(self, frame: av.VideoFrame | None) -> Sequence[Coded]:
+        packets = self._context.encode(frame)
+        coded = [Coded(data=length_prefixed(bytes(packet)), key=packet.is_keyframe) for packet in packets]
+        self._coded += coded
+        return coded
 
 
 def _options(parameters: EncodeParameters) -> dict[str, str]:
-    # zerolatency: no look-ahead, so a frame in is a packet out and little memory is held (up to superfast there is none
-    # anyway: same bytes, same time). It also sets a constant frame rate: force-cfr=0 takes that back, else the cap
-    # would count frames at LEVEL_RATE instead of by their pts (measured: 25 frames a second got half of it).
+    # zerolatency: no look-ahead, so little memory is held (up to superfast there is none anyway: same bytes, same
+    # time). It also sets a constant frame rate: force-cfr=0 takes that back, else the cap would count frames at
+    # LEVEL_RATE instead of by their pts (measured: 25 frames a second got half of it). The price is a frame of delay:
+    # a frame's packet comes out when the next frame goes in.
     private = "force-cfr=0"
     options = {
         "preset": parameters.preset,

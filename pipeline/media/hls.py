@@ -1,22 +1,29 @@
 """Playlists (RFC 8216, version 7 for fMP4) of a stream's directory, kept in the store and nowhere else.
 
-    hls/index.m3u8                                 master: the renditions below, so far as they have segments
-    hls/main/index.m3u8                            video; hls/audio/ is laid out alike
+    hls/index.m3u8                                 master: video and audio, so far as they have segments
+    hls/main/index.m3u8                            video; hls/audio/ is laid out alike, and hls/input/, which no master
+                                                   names: the source's picture, to compare with (stages/original.py)
     hls/main/init-<epoch>.mp4
     hls/main/<epoch>-<first>-<stop>.m4s            a segment; units [first, stop): frames, in hls/audio packets
 
-A playlist only grows (type EVENT). `append` reads the stored one, drops what is at or behind the segment's place (a
-restart makes those again, with the same bytes), and writes it with the segment: so no object holds a list that grows,
-and whoever restarts finds what is there. The discontinuity sequence of a segment is its epoch in every rendition,
-even if an epoch left no segment in one of them: players match renditions by it.
+A playlist only grows (type EVENT), or, with `keep_s`, is a window: its last `keep_s` seconds, three target durations
+at least (§6.2.2). `append` reads the stored one, drops what is at or behind the segment's place (a restart makes those
+again, with the same bytes), and writes it with the segment: so no object holds a list that grows, and whoever restarts
+finds what is there. The discontinuity sequence of a segment is its epoch in every rendition, even if an epoch left no
+segment in one of them: players match renditions by it.
+
+What leaves the window stays a comment in the playlist, with the time that it left, until no player can still ask for
+it: §6.2.2 has a segment available for as long as the longest playlist that it was in lasts, and its own duration. Then
+it is deleted. What a restart makes again from in front of the window is passed over: it was there, and is gone.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Protocol
@@ -27,10 +34,12 @@ from pipeline.media.entries import Entry, read_entry
 
 MAIN = "hls/main"
 AUDIO = "hls/audio"
+INPUT = "hls/input"
 MASTER = "hls/index.m3u8"
 _PLAYLIST = "index.m3u8"
 _PLAYED_EVERYWHERE = ("mp4a.40", "opus")  # measured: Chromium's Media Source Extensions refuse MP3 and AC-3 in fMP4
 _END = "#EXT-X-ENDLIST\n"
+_LEFT = "#LIMPID-LEFT"  # a comment for players: no tag, which would begin with #EXT
 _NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.m4s")
 
 
@@ -45,6 +54,9 @@ class Objects(Protocol):
 
     def get(self, name: str, /) -> bytes:
         """Return an object. Raises NotFound."""
+
+    def delete(self, name: str, /) -> None:
+        """Remove an object; nothing happens where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,12 +84,36 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """A segment that a window has left, `name`, but that a player may still ask for until `until_ms` (Unix time)."""
+
+    name: str
+    until_ms: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Playlist:
-    """A media playlist as it is stored; `ended` says that nothing will come (EXT-X-ENDLIST)."""
+    """A media playlist as it is stored.
+
+    Attributes:
+        segments: that it names.
+        ended: nothing will come (EXT-X-ENDLIST).
+        window: whether it moves on; else it only grows.
+        sequence: number of its first segment (EXT-X-MEDIA-SEQUENCE).
+        left: segments in front of it that are not deleted yet, in order.
+    """
 
     target_s: int
     segments: tuple[Segment, ...] = ()
     ended: bool = False
+    window: bool = False
+    sequence: int = 0
+    left: tuple[Left, ...] = ()
+
+    @property
+    def duration_s(self) -> Fraction:
+        """Of its segments."""
+        return sum((s.duration_s for s in self.segments), Fraction(0))
 
     def text(self) -> str:
         """Return the playlist file."""
@@ -85,9 +121,10 @@ class Playlist:
             "#EXTM3U",
             "#EXT-X-VERSION:7",
             f"#EXT-X-TARGETDURATION:{self.target_s}",
-            "#EXT-X-MEDIA-SEQUENCE:0",
-            "#EXT-X-PLAYLIST-TYPE:EVENT",
+            f"#EXT-X-MEDIA-SEQUENCE:{self.sequence}",
+            *([] if self.window else ["#EXT-X-PLAYLIST-TYPE:EVENT"]),
             "#EXT-X-INDEPENDENT-SEGMENTS",
+            *(f"{_LEFT}:{left.until_ms},{left.name}" for left in self.left),
         ]
         if self.segments and self.segments[0].epoch:
             lines.append(f"#EXT-X-DISCONTINUITY-SEQUENCE:{self.segments[0].epoch}")
@@ -100,13 +137,19 @@ class Playlist:
     @staticmethod
     def parse(text: str, *, where: str = "playlist") -> Playlist:
         """Return the playlist that `text` made. Raises StorageError for what is none of ours."""
-        target_s, segments = 0, []
+        target_s, sequence, segments, left = 0, 0, [], []
         duration_s, kbps, date_ms = Fraction(0), 0, None
         for line in text.splitlines():
             tag, _, value = line.partition(":")
             try:
                 if tag == "#EXT-X-TARGETDURATION":
                     target_s = int(value)
+                elif tag == "#EXT-X-MEDIA-SEQUENCE":
+                    sequence = int(value)
+                elif tag == _LEFT:
+                    until_ms, _, name = value.partition(",")
+                    _numbers(name)
+                    left.append(Left(name=name, until_ms=int(until_ms)))
                 elif tag == "#EXT-X-PROGRAM-DATE-TIME":
                     date_ms = round(datetime.fromisoformat(value).timestamp() * 1000)
                 elif tag == "#EXT-X-BITRATE":
@@ -123,7 +166,14 @@ class Playlist:
                 raise StorageError(f"a playlist holds '{line}'", where=where, hint="it is damaged") from error
         if not target_s:
             raise StorageError("a playlist has no target duration", where=where, hint="it is damaged")
-        return Playlist(target_s=target_s, segments=tuple(segments), ended="#EXT-X-ENDLIST" in text)
+        return Playlist(
+            target_s=target_s,
+            segments=tuple(segments),
+            ended="#EXT-X-ENDLIST" in text,
+            window="#EXT-X-PLAYLIST-TYPE" not in text,
+            sequence=sequence,
+            left=tuple(left),
+        )
 
 
 def target_duration(segment_s: float) -> int:
@@ -146,12 +196,29 @@ def read(store: Objects, folder: str) -> Playlist | None:
     return Playlist.parse(data.decode(), where=name)
 
 
-def write_segment(store: Objects, folder: str, segment: Segment, *, data: bytes, init: bytes, target_s: int) -> None:
+def write_segment(
+    store: Objects,
+    folder: str,
+    segment: Segment,
+    *,
+    data: bytes,
+    init: bytes,
+    target_s: int,
+    keep_s: Fraction = Fraction(0),
+) -> None:
     """Make a segment durable: its epoch's initialisation segment, its data, then its line in the playlist.
 
-    What exists wins: made again it would be the same. Raises StorageError; Conflict where the epoch was begun with
-    other settings, whose segments players could not join with these.
+    What exists wins: made again it would be the same.
+
+    Args:
+        keep_s: of the window; 0: the playlist only grows.
+
+    Raises:
+        StorageError: it cannot be written; Conflict where the epoch was begun with other settings, whose segments
+            players could not join with these.
     """
+    if keep_s and _is_past(read(store, folder), segment):
+        return
     name = init_name(folder, segment.epoch)
     if not store.put_new(name, init) and store.get(name) != init:
         raise Conflict(
@@ -160,11 +227,76 @@ def write_segment(store: Objects, folder: str, segment: Segment, *, data: bytes,
             hint="go on with those settings, or overwrite the output",
         )
     store.put_new(f"{folder}/{segment.name}", data)
-    append(store, folder, segment, target_s=target_s)
+    if keep_s:
+        move_on(store, folder, segment, target_s=target_s, keep_s=keep_s, now_ms=time.time_ns() // 1_000_000)
+    else:
+        append(store, folder, segment, target_s=target_s)
+
+
+def move_on(store: Objects, folder: str, segment: Segment, *, target_s: int, keep_s: Fraction, now_ms: int) -> None:
+    """Write a rendition's window with `segment` as its last, and delete what no player can still ask for.
+
+    A segment that is there already (a restart makes it again) changes nothing. Raises StorageError.
+    """
+    old = read(store, folder) or Playlist(target_s=target_s)
+    if _is_past(old, segment) or segment.name in (s.name for s in old.segments):
+        return
+    moved, gone = moved_on(old, segment, keep_s=keep_s, now_ms=now_ms)
+    # Deleted first: who dies in between finds their names again.
+    for name in gone:
+        store.delete(f"{folder}/{name}")
+    store.put(f"{folder}/{_PLAYLIST}", moved.text().encode())
+
+
+def moved_on(old: Playlist, segment: Segment, *, keep_s: Fraction, now_ms: int) -> tuple[Playlist, tuple[str, ...]]:
+    """Return a playlist's next window, and the names in its folder that are to be deleted.
+
+    Args:
+        old: the playlist so far; what it has at or behind the segment's place is replaced.
+        segment: the new last one.
+        keep_s: of the window; at least three target durations are kept.
+        now_ms: Unix time.
+    """
+    place = (segment.epoch, segment.first)
+    segments = (*(s for s in old.segments if (s.epoch, s.first) < place), segment)
+    replaced = tuple(s for s in old.segments if (s.epoch, s.first) >= place)
+    wanted_s = max(keep_s, Fraction(3 * old.target_s))
+    first, kept_s = len(segments), Fraction(0)
+    while first and kept_s < wanted_s:
+        first -= 1
+        kept_s += segments[first].duration_s
+    before = [item for item in old.left if item.name != segment.name]
+    gone = [item.name for item in before if item.until_ms < now_ms]
+    stay = (
+        *(item for item in before if item.until_ms >= now_ms),
+        # The longest playlist that they were in is the one that they leave.
+        *(
+            Left(name=s.name, until_ms=now_ms + math.ceil((s.duration_s + old.duration_s) * 1000))
+            for s in (*segments[:first], *replaced)
+        ),
+    )
+    moved = Playlist(
+        target_s=old.target_s,
+        segments=segments[first:],
+        window=True,
+        sequence=old.sequence + first,
+        left=stay,
+    )
+    alive = {s.epoch for s in moved.segments} | {_numbers(item.name)[0] for item in stay}
+    empty = dict.fromkeys(_numbers(name)[0] for name in gone)
+    return moved, (*gone, *(f"init-{epoch}.mp4" for epoch in empty if epoch not in alive))
+
+
+def _is_past(playlist: Playlist | None, segment: Segment) -> bool:
+    """Say whether a window has moved past the segment's place."""
+    if playlist is None or not playlist.sequence or not playlist.segments:
+        return False
+    first = playlist.segments[0]
+    return (segment.epoch, segment.first) < (first.epoch, first.first)
 
 
 def append(store: Objects, folder: str, segment: Segment, *, target_s: int) -> None:
-    """Write a rendition's playlist with `segment` as its last; its object must be durable already.
+    """Write a rendition's growing playlist with `segment` as its last; its object must be durable already.
 
     What the playlist has at or behind the segment's place is dropped. Raises StorageError.
     """
@@ -180,7 +312,7 @@ def append(store: Objects, folder: str, segment: Segment, *, target_s: int) -> N
         return
     old = Playlist.parse(text, where=name)
     kept = tuple(s for s in old.segments if (s.epoch, s.first) < (segment.epoch, segment.first))
-    store.put(name, Playlist(target_s=old.target_s, segments=(*kept, segment)).text().encode())
+    store.put(name, replace(old, segments=(*kept, segment)).text().encode())
 
 
 def reopen(store: Objects, folder: str) -> None:
@@ -199,12 +331,12 @@ def close_playlists(store: Objects) -> None:
 
     For the end of a stream and for a stop; running on takes the end back (`reopen`).
     """
-    for folder in (MAIN, AUDIO):
+    for folder in (MAIN, AUDIO, INPUT):
         playlist = read(store, folder)
         if playlist is not None:
             # Compared as RFC 8216 §4.3.3.1 does: rounded to the nearest second.
             longest = max((math.floor(s.duration_s + Fraction(1, 2)) for s in playlist.segments), default=0)
-            ended = Playlist(target_s=max(playlist.target_s, longest), segments=playlist.segments, ended=True)
+            ended = replace(playlist, target_s=max(playlist.target_s, longest), ended=True)
             store.put(f"{folder}/{_PLAYLIST}", ended.text().encode())
     write_master(store)
 

@@ -2,20 +2,36 @@
 
 FFmpeg by itself opens far more than a video: `concat:` and `subfile:` read any file, a playlist names others, a
 redirect leads into the local network. So FFmpeg never gets an address from outside: local files are opened through
-`file:` with all other protocols off, what comes over HTTP is read by `http_file` (which connects to the very address
-that was checked), and only container formats that cannot refer elsewhere are allowed.
+`file:` with all other protocols off, what comes over HTTP is read by `fetch`, live protocols through connections of
+our own (`relay`), always to the very address that was checked, and only container formats that cannot refer elsewhere
+are allowed.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import socket
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
-from pipeline.errors import CorruptMedia, SourceError, Unreachable, UnsupportedMedia
+from pipeline.errors import CorruptMedia, Refused, SourceError, Unreachable, UnsupportedMedia
+from pipeline.media.address import reachable, split, without_secrets
+from pipeline.media.source_base import SourceOptions
 from pipeline.wire.frames import Size
+
+__all__ = [
+    "CONTAINERS",
+    "ELSEWHERE",
+    "HTTP",
+    "LIVE",
+    "MAX_LONG_SIDE_PX",
+    "MAX_SHORT_SIDE_PX",
+    "check_size",
+    "check_uri",
+    "local_path",
+    "scheme_of",
+    "why_not_media",
+    "without_secrets",
+]
 
 MAX_LONG_SIDE_PX = 8192
 MAX_SHORT_SIDE_PX = 4320
@@ -28,41 +44,83 @@ CONTAINERS = (
 )
 """FFmpeg's names of the demuxers that may be chosen: each keeps to the bytes that it is given (no playlists)."""
 
+HTTP = frozenset({"http", "https"})
+LIVE = frozenset({"rtmp", "rtmps", "rtmp+listen", "rtsp", "rtsps", "udp", "tcp"})
+"""Schemes of live protocols."""
+
+ELSEWHERE = {
+    "srt": "receive it with MediaMTX or ffmpeg and give its RTSP, RTMP or HLS address",
+    "rist": "receive it with ffmpeg and give its RTSP, RTMP or HLS address",
+    "rtp": "wrap it into MPEG-TS over udp:, or receive it with MediaMTX and give its RTSP address",
+    "webrtc": "let MediaMTX receive it and give its RTSP address",
+    "whip": "let MediaMTX receive it and give its RTSP address",
+    "whep": "let MediaMTX read it and give its RTSP address",
+    "rtmpt": "ask the server for rtmp: or HLS",
+    "rtmpe": "ask the server for rtmps: or HLS",
+    "mms": "ask the server for HLS or RTSP",
+    "mmsh": "ask the server for HLS or RTSP",
+}
+"""Live protocols that Limpid does not speak, each with the way round."""
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):")
-_LIVE = {"rtmp", "rtmps", "rtmpt", "rtsp", "rtsps", "udp", "rtp", "srt", "tcp", "whep", "webrtc", "rist", "mms", "mmsh"}
+_OPENED = HTTP | LIVE | {"synthetic"}
 
 
-def scheme_of(uri: str) -> str:
+def scheme_of(uri: str, *, local: bool = True) -> str:
     """Return the scheme of `uri` in lower case; "file" for a path (also one with a colon that exists).
 
+    Args:
+        local: whether files of this machine may be opened (and the disk be looked at for such a path).
+
     Raises:
-        Unreachable: the scheme is one that Limpid does not open.
+        Refused: the scheme is one that Limpid does not open, or files are not allowed.
+        UnsupportedMedia: it is a live protocol that Limpid does not speak.
     """
     found = _SCHEME.match(uri)
-    if found is None or Path(uri).exists():
-        return "file"
-    scheme = found[1].lower()
-    if scheme in {"file", "http", "https", "synthetic"}:
-        return scheme
-    if scheme in _LIVE:
-        raise Unreachable(
-            f"live sources over {scheme}: are not supported",
+    scheme = found[1].lower() if found else "file"
+    if scheme == "file" or (local and scheme not in _OPENED and _is_path(uri)):
+        if local:
+            return "file"
+        raise Refused(
+            "is a file of this machine, which is not allowed here",
             where=without_secrets(uri),
-            hint="use a file, an http(s):// address of a file, or synthetic://",
+            hint="give an http(s), rtmp, rtsp or other network address",
         )
-    raise Unreachable(
+    if scheme in _OPENED:
+        return scheme
+    if scheme in ELSEWHERE:
+        raise UnsupportedMedia(
+            f"{scheme}: is not supported directly", where=without_secrets(uri), hint=ELSEWHERE[scheme]
+        )
+    raise Refused(
         f"the scheme '{scheme}:' is not allowed",
         where=without_secrets(uri),
-        hint="use a file, http(s):// or synthetic://; if it is a file's name, put ./ before it",
+        hint="use a file, http(s)://, rtmp://, rtsp://, udp://, tcp:// or synthetic://; "
+        "if it is a file's name, put ./ before it",
     )
 
 
-def without_secrets(uri: str) -> str:
-    """Return `uri` fit for messages and manifests: without user, password and query (which may hold a token)."""
-    if "://" not in uri or uri.startswith("synthetic:"):
-        return uri
-    parts = urlsplit(uri)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "…" if parts.query else "", ""))
+def check_uri(uri: str, options: SourceOptions) -> None:
+    """Check what can be known of `uri` without opening it: scheme, form, and where it leads (a name is resolved).
+
+    It is for telling a user early. A name may lead elsewhere a moment later, so whoever connects checks again, and
+    connects to the very address that was checked (`address.reachable`).
+
+    Raises:
+        Refused: its scheme, form or address is not allowed.
+        ConfigError: it is no address.
+        UnsupportedMedia: a live protocol that Limpid does not speak.
+        Unreachable: its name does not resolve, or not within `open_timeout_s`.
+    """
+    if scheme_of(uri, local=options.local) in HTTP | LIVE:
+        reachable(split(uri), options=options, timeout_s=options.open_timeout_s, where=without_secrets(uri))
+
+
+def _is_path(uri: str) -> bool:
+    try:
+        return Path(uri).exists()
+    except OSError:  # too long for a path
+        return False
 
 
 def local_path(uri: str) -> Path:
@@ -93,32 +151,6 @@ def local_path(uri: str) -> Path:
     except OSError as error:
         raise Unreachable(f"cannot be read: {error.strerror}", where=uri, hint="check its permissions") from error
     return path
-
-
-def checked_address(host: str, port: int, *, allow_private: bool, where: str) -> tuple[str, int]:
-    """Return the numeric address of `host` to connect to, after checking that it may be reached.
-
-    Every address that the name resolves to must pass, so that a name with a public and a private one is refused.
-
-    Raises:
-        Unreachable: the name does not resolve, or an address is private and those are not allowed.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise Unreachable(f"the host '{host}' is not known", where=where, hint="check the address") from error
-    addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
-    if not allow_private:
-        for text in addresses:
-            address = ipaddress.ip_address(text)
-            mapped = getattr(address, "ipv4_mapped", None) or address
-            if not mapped.is_global or mapped.is_multicast:
-                raise Unreachable(
-                    f"'{host}' is a private address, which is not allowed here",
-                    where=where,
-                    hint="allow private addresses in the settings if the network is trusted",
-                )
-    return addresses[0], port
 
 
 def check_size(size: Size, *, where: str) -> None:

@@ -1,8 +1,8 @@
 """A file behind HTTP as a readable, seekable object, with our own limits instead of FFmpeg's HTTP client.
 
-FFmpeg follows redirects, resolves names again after any check, and waits as long as the server likes. This reader
-connects to the address that was checked, follows nothing, and bounds each read. With Range support it is seekable;
-without, it reads forwards only.
+FFmpeg follows redirects anywhere, resolves names again after any check, and waits as long as the server likes. This
+reader asks through `fetch`, which does none of that. With Range support it is seekable; without, it reads forwards
+only.
 
 FFmpeg calls `read` and `seek` from inside, where an exception of ours would get lost behind its own. So what goes wrong
 there is kept in `failure` and looks like the end of the file; who opened the container asks for it.
@@ -10,16 +10,11 @@ there is kept in `failure` and looks like the end of the file; who opened the co
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import io
-import socket
-import ssl
 import time
-from urllib.parse import urlsplit
 
-from pipeline.errors import ConfigError, Unreachable
-from pipeline.media import hostile
+from pipeline.errors import SourceError, Unreachable
+from pipeline.media.fetch import Answer, Client
 from pipeline.media.source_base import SourceOptions
 
 _HEAD_BYTES = 4096
@@ -28,38 +23,28 @@ _TRIES = 3  # connections for one read: a dropped one is taken up where it broke
 
 
 class HttpFile(io.RawIOBase):
-    """Reads `uri` (http or https) from byte 0.
+    """Reads `uri` (http or https) from byte 0. Closing `client` from another thread ends the opening as well.
 
     Raises:
         ConfigError: `uri` is no address.
+        Refused: it, or what it redirects to, is not allowed.
         Unreachable: the first request fails.
     """
 
-    def __init__(self, uri: str, *, where: str, options: SourceOptions) -> None:
+    def __init__(self, uri: str, *, where: str, options: SourceOptions, client: Client | None = None) -> None:
         super().__init__()
         self.name = where
+        self._uri = uri
         self._where = where
         self._options = options
-        try:
-            parts = urlsplit(uri)
-            self._https = parts.scheme == "https"
-            self._host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise ConfigError(f"is no address: {error}", where=where) from error
-        if not self._host or parts.username is not None:
-            raise ConfigError("needs a host, and no user or password", where=where, hint="write http://host/path")
-        self._port = port or (443 if self._https else 80)
-        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if any(ord(c) <= 32 or ord(c) > 126 for c in self._target):
-            raise ConfigError("holds characters that an address must not", where=where, hint="percent-encode them")
+        self._client = client or Client(options)
         self._deadline_s: float | None = time.monotonic() + options.open_timeout_s
         self._at = 0
         self._size: int | None = None
         self._ranges = False
         self._first = b""
-        self.failure: Unreachable | None = None
-        self._connection: http.client.HTTPConnection | None = None
-        self._response: http.client.HTTPResponse | None = None
+        self.failure: SourceError | None = None
+        self._answer: Answer | None = None
         self._connect(0)
 
     # --- what a file object does ------------------------------------------------------------------------------------
@@ -84,7 +69,7 @@ class HttpFile(io.RawIOBase):
         if offset < 0 or (offset != self._at and not self.seekable()):
             return -1
         ahead = offset - self._at
-        if self._response is not None and 0 < ahead <= _SKIP_BYTES:
+        if self._answer is not None and 0 < ahead <= _SKIP_BYTES:
             while self._at < offset and self.read(offset - self._at):
                 pass
         if offset != self._at:
@@ -99,7 +84,7 @@ class HttpFile(io.RawIOBase):
             return b""
         try:
             data = self._some(wanted)
-        except Unreachable as error:
+        except SourceError as error:
             self.failure = error
             return b""
         if self._at < _HEAD_BYTES and self._at == len(self._first):
@@ -108,28 +93,33 @@ class HttpFile(io.RawIOBase):
         return data
 
     def _some(self, wanted: int) -> bytes:
-        """The next bytes, from another connection if the one there is breaks. Raises Unreachable."""
+        """The next bytes, from another connection if the one there is breaks. Raises SourceError."""
         for attempt in range(1, _TRIES + 1):
+            if self._answer is None:
+                self._connect(self._at)
+            if self._answer is None:
+                return b""  # an empty file
+            answer = self._answer
             try:
-                if self._response is None:
-                    self._connect(self._at)
-                assert self._response is not None
-                data = self._response.read1(wanted)
-                self._check_deadline()
-                if data or self._size is None:
-                    return data
-                raise http.client.IncompleteRead(b"")
+                data = answer.read(wanted)
             except Unreachable:
-                raise
-            except (OSError, http.client.HTTPException) as error:
                 self._drop()
-                if not self._ranges or attempt == _TRIES or isinstance(error, TimeoutError):
-                    raise self._failed(error) from error
+                if not answer.broken or not self._ranges or attempt == _TRIES:
+                    raise
+                continue
+            self._check_deadline()
+            return data
         raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
         self._drop()
         super().close()
+
+    def interrupt(self) -> None:
+        """End a read that is under way in another thread, at once, with `failure` set."""
+        self._client.close()
 
     # --- what the source needs --------------------------------------------------------------------------------------
 
@@ -137,7 +127,7 @@ class HttpFile(io.RawIOBase):
         """Say that the container is open: from here on each read has its own deadline."""
         self._deadline_s = None
 
-    def why_no_pictures(self) -> Unreachable | None:
+    def why_no_pictures(self) -> SourceError | None:
         """Return what keeps FFmpeg from reading on: a failure, or that it would have to go back, which cannot be."""
         at_end = self._size is None or self._at >= self._size
         if self.failure is None and not self.seekable() and at_end and self._at > 0:
@@ -152,77 +142,32 @@ class HttpFile(io.RawIOBase):
 
     def _check_deadline(self) -> None:
         if self._deadline_s is not None and time.monotonic() > self._deadline_s:
-            raise TimeoutError("the deadline for opening has passed")
+            raise Unreachable("the server does not answer in time", where=self._where, hint="raise the timeout")
 
     def _connect(self, start: int) -> None:
-        options = self._options
-        address = hostile.checked_address(
-            str(self._host), self._port, allow_private=options.allow_private, where=self._where
-        )
-        timeout_s = options.read_timeout_s
+        timeout_s = self._options.read_timeout_s
         if self._deadline_s is not None:
             timeout_s = min(timeout_s, max(0.01, self._deadline_s - time.monotonic()))
-        connection = http.client.HTTPConnection(str(self._host), self._port, timeout=timeout_s)
-        try:
-            sock: socket.socket = socket.create_connection(address, timeout=timeout_s)
-            if self._https:
-                sock = ssl.create_default_context().wrap_socket(sock, server_hostname=str(self._host))
-            connection.sock = sock
-            self._connection = connection
-            connection.request("GET", self._target, headers={"Range": f"bytes={start}-", "Accept-Encoding": "identity"})
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            self._drop()
-            raise self._failed(error) from error
-        self._response = response
-        self._judge(response, start)
-
-    def _judge(self, response: http.client.HTTPResponse, start: int) -> None:
-        status = response.status
-        if status == 206:
-            self._ranges = True
-            total = response.headers.get("Content-Range", "").rpartition("/")[2]
-            self._size = int(total) if total.isdigit() else self._size
-            return
-        if status == 200:
-            self._ranges = False
-            length = response.headers.get("Content-Length", "")
-            self._size = int(length) if length.isdigit() else None
-            if start:
-                self._drop()
-                raise self._forward_only()
-            return
-        self._drop()
-        if status == 416 and start == 0:  # no range of an empty file is satisfiable
+        answer = self._client.get(self._uri, start=start, timeout_s=timeout_s)
+        if answer.status == 416 and start == 0:  # no range of an empty file is satisfiable
+            answer.close()
             self._size = 0
             return
-        if 300 <= status < 400:
-            raise Unreachable(
-                f"the server redirects ({status}), which is not followed",
-                where=self._where,
-                hint=f"use {hostile.without_secrets(response.headers.get('Location', 'the address it leads to'))}",
-            )
-        raise Unreachable(f"the server answers {status} {response.reason}", where=self._where, hint="check the address")
+        answer.require()
+        self._ranges = answer.ranged
+        if answer.ranged:
+            self._size = answer.size if answer.size is not None else self._size
+        else:
+            self._size = answer.size
+            if start:
+                answer.close()
+                raise self._forward_only()
+        self._answer = answer
 
     def _drop(self) -> None:
-        for part in (self._response, self._connection):
-            if part is not None:
-                with contextlib.suppress(OSError):
-                    part.close()
-        self._response = self._connection = None
-
-    def _failed(self, error: Exception) -> Unreachable:
-        if isinstance(error, Unreachable):
-            return error
-        if isinstance(error, TimeoutError):
-            return Unreachable(
-                "the server does not answer in time", where=self._where, hint="check the network, or raise the timeout"
-            )
-        if isinstance(error, ssl.SSLError):
-            return Unreachable(f"no secure connection: {error.reason}", where=self._where, hint="check its certificate")
-        if isinstance(error, http.client.HTTPException):
-            return Unreachable("the server broke off", where=self._where, hint="try again")
-        return Unreachable(f"no connection: {error}", where=self._where, hint="check the address and the network")
+        if self._answer is not None:
+            self._answer.close()
+        self._answer = None
 
     def _forward_only(self) -> Unreachable:
         return Unreachable(

@@ -104,6 +104,23 @@ def media_segment(samples: Sequence[Sample], *, number: int, shift: int = 0) -> 
     return b"".join(parts)
 
 
+def live_fragment(sample: Sample, *, number: int, shift: int, captured_ns: int) -> bytes:
+    """Return one sample as a fragment of its own, behind the time it was captured at (`prft`, §8.16.5).
+
+    Args:
+        sample: what it holds.
+        number: of the sample in its epoch, from 0 (fragments are numbered from it).
+        shift: as in media_segment.
+        captured_ns: Unix time; 0 and less is unknown, the fragment then has no `prft`.
+    """
+    captured = b""
+    if captured_ns > 0:
+        seconds, rest_ns = divmod(captured_ns, 10**9)
+        ntp = (seconds + _NTP_OF_1970) % 2**32 << 32 | (rest_ns << 32) // 10**9
+        captured = full_box(b"prft", 1, _CAPTURED, struct.pack(">IQQ", TRACK_ID, ntp, sample.time + shift))
+    return b"".join((captured, *_fragment([sample], number=(number + 1) % 2**32, shift=shift)))
+
+
 def first_time_s(init: bytes, segment: bytes) -> Fraction:
     """Return when a media segment's first sample is presented, in seconds of the timeline. Raises StorageError."""
     header = boxes(init, b"moov", b"trak", b"mdia", b"mdhd")
@@ -115,6 +132,8 @@ def first_time_s(init: bytes, segment: bytes) -> Fraction:
     return Fraction(int.from_bytes(decode[0][4:12]) - shift, int.from_bytes(header[0][12:16]))
 
 
+_CAPTURED = 24  # flags of `prft`: the time is that of capture
+_NTP_OF_1970 = 2_208_988_800  # NTP counts seconds from 1900 on (RFC 5905 §6)
 _UNDETERMINED = 0x55C4  # the language "und", three letters of 5 bits (§8.4.2)
 _SOUND_HEADER = full_box(b"smhd", 0, 0, bytes(4))
 _DATA_HERE = box(b"dinf", full_box(b"dref", 0, 0, struct.pack(">I", 1), full_box(b"url ", 0, 1)))

@@ -6,17 +6,21 @@ uninterrupted pass gives from there on, however often one asks: replay and resum
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
+from pipeline.errors import ConfigError
 from pipeline.media.timeline import Placed
 from pipeline.wire.frames import Size
 from pipeline.wire.ids import Span, StreamId
 from pipeline.wire.packets import Codec, Packet, PacketBatch
+from pipeline.wire.status import Gap, SourceState
 
 BATCH_PACKETS = 16
 BATCH_BYTES = 256 << 10
@@ -28,13 +32,40 @@ class SourceOptions:
 
     Attributes:
         open_timeout_s, read_timeout_s: deadlines for opening, and for each read after it.
-        allow_private: whether HTTP may lead to loopback and private networks. True suits a command line; a service
-            that takes addresses from others sets it to False.
+        allow_private: whether addresses may lead to loopback and private networks, and open ports of this machine.
+            True suits a command line; a service that takes addresses from others sets it to False.
+        networks: such networks that are allowed nonetheless ("192.168.7.0/24", "fd00::/8").
+        local: whether files of this machine may be opened; a service sets it to False.
+        mode: "live", "file" or "auto", see source.is_live.
+        reconnect_initial_s, reconnect_max_s: between two tries to reach a live source, at first and at most.
+        reconnect_attempts: tries in a row until a live source fails; -1: without end.
+        log_s: seconds of packets of a live source that are kept.
+
+    Raises:
+        ConfigError: an entry of `networks` is no network.
     """
 
     open_timeout_s: float = 15.0
     read_timeout_s: float = 15.0
     allow_private: bool = True
+    networks: tuple[str, ...] = ()
+    local: bool = True
+    mode: Literal["auto", "live", "file"] = "auto"
+    reconnect_initial_s: float = 1.0
+    reconnect_max_s: float = 30.0
+    reconnect_attempts: int = -1
+    log_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for network in self.networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ConfigError(
+                    f"'{network}' is no network: {error}",
+                    where="source.networks",
+                    hint="write its first address and the length of its prefix, 192.168.7.0/24",
+                ) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,12 +130,22 @@ class Source(ABC):
     info: SourceInfo
     problems: Counter[str]
 
+    @property
+    def state(self) -> SourceState:
+        """Whether it can be read now; a source that waits until it is read always can."""
+        return SourceState(connected=True)
+
+    def gap_before(self, epoch: int) -> Gap | None:
+        """Return what is missing before an epoch; None where nothing is, and in sources that wait until read."""
+        return None
+
     @abstractmethod
-    def batches(self, *, epoch: int = 0, packet: int = 0, stream: StreamId) -> Generator[PacketBatch]:
+    def batches(self, *, epoch: int = 0, packet: int = 0, stream: StreamId) -> Generator[PacketBatch | None]:
         """Yield the packets from a position on, in batches of one epoch each, to the end of the source.
 
-        Batches hold at most 16 packets and begin at the same packets in every pass (the first one may be the rest
-        of such a batch). Several passes may run one after the other, or at once.
+        Batches hold at most 16 packets and, but for live sources, begin at the same packets in every pass (the first
+        one may be the rest of such a batch). Several passes may run one after the other, or at once. A live source
+        yields None when nothing has come for half a second.
 
         Raises:
             Unreachable: reading failed.

@@ -5,11 +5,13 @@
             │                       │    (F-EDSR)    ▲       │
             │                       ├────────────────┘       │ what guard did
             │                       ├──► quality ──┐         │
-            │                       └──────────────┴────►  record ──► tables/
+            │                       ├──────────────┴────►  record ──► tables/
+            │                       └──► original ──► hls/input/   (only with outputs.original)
             ├────────────► audio ──► hls/
             └────────────► packets ──► packets/   (only with outputs.packets)
 
-Analysis works on the source's frames; enhancement does not wait for it. encode, audio, packets and record are sinks.
+Analysis works on the source's frames; enhancement does not wait for it. encode, original, audio, packets and
+record are sinks.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ FLOW: Mapping[str, str] = {
     "enhance": "pipeline.stages.enhance:Enhance",
     "guard": "pipeline.stages.guard:Guard",
     "encode": "pipeline.stages.encode:Encode",
+    "original": "pipeline.stages.original:Original",
     "audio": "pipeline.stages.audio:Audio",
     "packets": "pipeline.stages.packets:Packets",
     "quality": "pipeline.stages.quality:Quality",

@@ -39,10 +39,14 @@ class AudioConfig(StageConfig):
 
     segment_s: float = 2.0
     """Seconds, (0, 30]: a segment's length; best as encode's."""
+    keep_s: float = 0.0
+    """Seconds that the playlist reaches back, as encode's; 0: to the stream's start."""
 
     def __post_init__(self) -> None:
         if not 0 < self.segment_s <= 30:
             raise ConfigError(f"{self.segment_s} s is no segment length", where="audio.segment_s", hint="(0, 30]")
+        if not 0 <= self.keep_s < math.inf:
+            raise ConfigError(f"{self.keep_s} s cannot be kept", where="audio.keep_s", hint="0 keeps all")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,7 +220,13 @@ class Audio(StreamStage[AudioConfig, PacketBatch, None]):
         )
         init = mux.init_segment(entry, ticks_a_second=mux.timescale(time_base), shift=self._state.shift)
         hls.write_segment(
-            store, hls.AUDIO, line, data=data, init=init, target_s=hls.target_duration(self.config.segment_s)
+            store,
+            hls.AUDIO,
+            line,
+            data=data,
+            init=init,
+            target_s=hls.target_duration(self.config.segment_s),
+            keep_s=Fraction(str(self.config.keep_s)),
         )
         if not self._began:
             hls.write_master(store)

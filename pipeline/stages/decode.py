@@ -28,7 +28,6 @@ from pipeline.wire.frames import ColorSpec, FrameBatch, Size
 from pipeline.wire.ids import Span
 from pipeline.wire.packets import Codec, PacketBatch, Track
 
-_BATCH_FRAMES = 8
 _REORDER_PACKETS = 64  # a picture from so far behind the one looked for: that one does not come any more
 
 
@@ -58,7 +57,7 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
     (scaled to the epoch's size), "set_aside" (packets passed over).
     """
 
-    spec = StageSpec(name="decode", version=1, takes=(PacketBatch,), gives=FrameBatch, batch_frames=_BATCH_FRAMES)
+    spec = StageSpec(name="decode", version=1, takes=(PacketBatch,), gives=FrameBatch, batch_frames=8)
     Config = DecodeConfig
 
     def open(self, env: StageEnv) -> None:
@@ -154,7 +153,7 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
             if self._filling is None:
                 self._filling = _Filling(
                     color=color_of(picture.frame),
-                    data=np.empty((_BATCH_FRAMES, self._writer.size.frame_bytes), np.uint8),
+                    data=np.empty((self.env.batch_frames, self._writer.size.frame_bytes), np.uint8),
                 )
             filling = self._filling
             try:
@@ -168,7 +167,7 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
             filling.arrived_ns.append(picture.arrived_ns)
             filling.key.append(picture.key)
             filling.numbers.append(picture.number)
-            if len(filling.pts) == _BATCH_FRAMES:
+            if len(filling.pts) == self.env.batch_frames:
                 out.append(self._give())
 
     def _is_given(self, picture: Picture) -> bool:

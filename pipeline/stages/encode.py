@@ -3,7 +3,8 @@
 Segment k of an epoch holds the frames whose time since the epoch's first frame lies in [k·segment_s, (k+1)·segment_s):
 its borders are functions of pts, its bytes of its frames (media/encode.py, media/mux.py). It is written when the
 first frame of a later one arrives, or at the end. A restored object is fed from the unfinished segment's first frame
-and makes the same files; those that exist already win.
+and makes the same files; those that exist already win. With `live`, each frame is also there as a fragment of its own
+as soon as the next one has come (store/livetap.py): that is for viewers at once, and durable only with its segment.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import ClassVar
 
 from pipeline.errors import ConfigError
 from pipeline.media import hls, mux
 from pipeline.media.encode import Coded, EncodeParameters, SegmentEncoder
 from pipeline.stage import Resources, StageConfig, StageEnv, StageSpec, StreamStage, Work
+from pipeline.store import livetap
 from pipeline.store.objects import Store, open_store
 from pipeline.wire.acks import Snapshot
 from pipeline.wire.frames import FrameBatch
@@ -45,6 +48,11 @@ class EncodeConfig(StageConfig):
     threads: int = 1
     """Threads of an encoder, 1 to 64. Other counts give other bytes; more than 1 only without a cap: with one,
     x264 does not repeat itself."""
+    keep_s: float = 0.0
+    """Seconds that the playlist reaches back, and at least three segments; 0: to the stream's start. Segments that
+    have left it are deleted a while later."""
+    live: bool = False
+    """Write each frame as a fragment for the live view, beside the segments. Only where the store is a directory."""
 
     def __post_init__(self) -> None:
         if not 0 < self.segment_s <= 30:
@@ -53,6 +61,8 @@ class EncodeConfig(StageConfig):
             raise ConfigError(f"{self.crf:g} is no quality of x264", where="encode.crf", hint="use 0 to 51")
         if self.preset not in PRESETS:
             raise ConfigError(f"unknown preset '{self.preset}'", where="encode.preset", hint=", ".join(PRESETS))
+        if not 0 <= self.keep_s < math.inf:
+            raise ConfigError(f"{self.keep_s} s cannot be kept", where="encode.keep_s", hint="0 keeps all")
         if self.max_kbps < 0:
             raise ConfigError(f"{self.max_kbps} kbit/s is no cap", where="encode.max_kbps", hint="0 is no cap")
         if not 1 <= self.threads <= 64:
@@ -76,10 +86,15 @@ class _Open:
     date_ms: int | None
     encoder: SegmentEncoder
     pts: list[int] = field(default_factory=list)
+    captured_ns: list[int] = field(default_factory=list)
+    shown: int = 0  # frames that the live view has
 
 
 class Encode(StreamStage[EncodeConfig, FrameBatch, None]):
     """Frames → H.264 in fMP4 segments and a growing playlist, in the stream's directory."""
+
+    view: ClassVar[str] = "main"
+    """The folder below hls/ and live/."""
 
     spec = StageSpec(
         name="encode",
@@ -98,7 +113,9 @@ class Encode(StreamStage[EncodeConfig, FrameBatch, None]):
         self._parameters = EncodeParameters(
             crf=config.crf, preset=config.preset, max_kbps=config.max_kbps, threads=config.threads
         )
+        self._folder = f"hls/{self.view}"
         self._store: Store | None = None
+        self._tap: livetap.LiveWriter | None = None
         self._open: _Open | None = None
         self._format: tuple[object, ...] | None = None  # what the epoch's frames have in common
         self._next = 0
@@ -111,11 +128,15 @@ class Encode(StreamStage[EncodeConfig, FrameBatch, None]):
         """Take back the end of a playlist that an earlier run closed. Raises StorageError."""
         super().open(env)
         self._store = open_store(env.store)
-        hls.reopen(self._store, hls.MAIN)
+        hls.reopen(self._store, self._folder)
+        root = livetap.folder(self._store, self.view) if self.config.live else None
+        self._tap = None if root is None else livetap.LiveWriter(root)
 
     def close(self) -> None:
         """Drop the unfinished segment: whoever goes on gets its frames again."""
         self._open = None
+        if self._tap is not None:
+            self._tap.close()
 
     def process(self, work: Work[FrameBatch]) -> Sequence[None]:
         """Encode the batch; write each segment that it completes. Raises StorageError."""
@@ -142,20 +163,22 @@ class Encode(StreamStage[EncodeConfig, FrameBatch, None]):
                         self._parameters, size=batch.size, color=batch.color, time_base=batch.time_base
                     ),
                 )
-            self._open.encoder.add(batch.data[i], pts)
+            if self._tap is not None and not self._open.pts:
+                self._tap.begin(self._open.epoch, number, self._init(self._open))
+            coded = self._open.encoder.add(batch.data[i], pts)
             self._open.pts.append(pts)
+            self._open.captured_ns.append(int(batch.captured_ns[i]))
             self._duration = int(batch.duration[i])
+            self._show(coded, until=pts + self._nominal(self._open))
         self._next = batch.span.stop
         return ()
 
     def finish(self) -> Sequence[None]:
         """Write the last segment. Its last frame lasts as the source says, else as long as the one before it."""
         if self._open is not None:
-            pts = self._open.pts
-            before = pts[-2] if len(pts) > 1 else self._before
-            lone = max(1, math.floor(LONE_FRAME_S / self._open.time_base))
-            usual = lone if before is None else pts[-1] - before
-            self._write(until=pts[-1] + (self._duration or usual))
+            self._write(until=self._open.pts[-1] + self._nominal(self._open))
+        if self._tap is not None:
+            self._tap.close()
         return ()
 
     def snapshot(self) -> Snapshot:
@@ -173,15 +196,44 @@ class Encode(StreamStage[EncodeConfig, FrameBatch, None]):
         assert self._first_pts is not None
         return math.floor((pts - self._first_pts) * time_base / self._segment_s)
 
+    def _nominal(self, segment: _Open) -> int:
+        """Return how long (ticks) the newest frame lasts if no other follows."""
+        pts = segment.pts
+        before = pts[-2] if len(pts) > 1 else self._before
+        lone = max(1, math.floor(LONE_FRAME_S / segment.time_base))
+        return self._duration or (lone if before is None else pts[-1] - before)
+
+    def _shift(self, segment: _Open) -> int:
+        assert self._first_pts is not None
+        return max(0, -mux.ticks(self._first_pts, segment.time_base))
+
+    def _init(self, segment: _Open) -> bytes:
+        return mux.init_segment(
+            segment.encoder.entry(), ticks_a_second=mux.timescale(segment.time_base), shift=self._shift(segment)
+        )
+
+    def _show(self, coded: Sequence[Coded], *, until: int) -> None:
+        """Give the frames of the open segment that have become ready to those who watch; the newest lasts `until`."""
+        segment = self._open
+        if self._tap is None or segment is None:
+            return
+        ends = [*segment.pts[1:], until]
+        for frame in coded:
+            i = segment.shown
+            (sample,) = _samples([frame], segment.pts[i : i + 1], ends[i], segment.time_base)
+            number, shift = segment.first + i, self._shift(segment)
+            self._tap.append(mux.live_fragment(sample, number=number, shift=shift, captured_ns=segment.captured_ns[i]))
+            segment.shown += 1
+
     def _write(self, *, until: int) -> None:
         """Make the open segment durable; its last frame lasts until `until` (pts)."""
         segment, store = self._open, self._store
-        assert segment is not None and store is not None and self._first_pts is not None
+        assert segment is not None and store is not None
         coded = segment.encoder.finish()
         assert len(coded) == len(segment.pts), f"{len(segment.pts)} frames became {len(coded)} packets"
-        shift = max(0, -mux.ticks(self._first_pts, segment.time_base))
+        self._show(coded[segment.shown :], until=until)
         samples = _samples(coded, segment.pts, until, segment.time_base)
-        data = mux.media_segment(samples, number=segment.number, shift=shift)
+        data = mux.media_segment(samples, number=segment.number, shift=self._shift(segment))
         duration_s = (until - segment.pts[0]) * segment.time_base
         line = hls.Segment(
             epoch=segment.epoch,
@@ -191,11 +243,16 @@ class Encode(StreamStage[EncodeConfig, FrameBatch, None]):
             kbps=math.ceil(len(data) * 8 / duration_s / 1000),
             date_ms=segment.date_ms,
         )
-        init = mux.init_segment(segment.encoder.entry(), ticks_a_second=mux.timescale(segment.time_base), shift=shift)
         hls.write_segment(
-            store, hls.MAIN, line, data=data, init=init, target_s=hls.target_duration(self.config.segment_s)
+            store,
+            self._folder,
+            line,
+            data=data,
+            init=self._init(segment),
+            target_s=hls.target_duration(self.config.segment_s),
+            keep_s=Fraction(str(self.config.keep_s)),
         )
-        if not self._began:
+        if not self._began and self._folder == hls.MAIN:
             hls.write_master(store)
         self._began = True
         self._before = segment.pts[-1]

@@ -141,6 +141,11 @@ def metadata(store: Store, table: str, part: Part) -> dict[str, str]:
     return {key.removeprefix("limpid."): value for key, value in texts.items() if key.startswith("limpid.")}
 
 
+def read_part(store: Store, table: str, part: Part) -> pa.Table:
+    """Return the rows of a part of one of SCHEMAS. Raises NotFound; StorageError where it is damaged."""
+    return _read(store, part_name(table, part), SCHEMAS[table])
+
+
 def read_table(store: Store, table: str) -> pa.Table:
     """Return all rows of a stream's table in the order of the stream, then the operational ones; empty if none.
 
@@ -159,7 +164,7 @@ def read_table(store: Store, table: str) -> pa.Table:
         for part in sorted(group, key=lambda part: (part.first, -part.stop)):
             if part.stop <= seen:
                 continue
-            rows = _read(store, part_name(table, Part(epoch, part.first, part.stop)), schema)
+            rows = read_part(store, table, Part(epoch, part.first, part.stop))
             if part.first < seen:
                 rows = rows.filter(pc.greater_equal(rows["seq"], seen))
             pieces.append(rows)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import StorageError
 from pipeline.store.objects import Store
-from pipeline.wire.acks import Stamp
+from pipeline.wire.acks import Schedule, Stamp
 from pipeline.wire.ids import Span
 
 ALL = "*"
@@ -86,6 +86,11 @@ class StampLog:
             if entry.stage in (ALL, stage) and best <= place <= (epoch, seq):
                 stamp, best = entry.stamp, place
         return stamp
+
+    def schedule(self, epoch: int) -> Schedule:
+        """Return what holds in an epoch: (first frame, stamp) by rising frame, the first one 0."""
+        places = sorted({entry.seq for entry in self._entries if entry.epoch == epoch} | {0})
+        return tuple((seq, self.at(epoch, seq)) for seq in places)
 
     def _append(self, rows: Sequence[dict[str, Any]]) -> None:
         data = json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()

@@ -39,5 +39,14 @@ class Snapshot:
     state: bytes = b""
 
 
+Schedule = tuple[tuple[int, Stamp], ...]
+"""What decides the bytes of an epoch's frames: (first frame, stamp) by rising frame, the first one 0."""
+
+
+def stamp_at(schedule: Schedule, seq: int) -> Stamp:
+    """Return the stamp that holds for a frame."""
+    return next(stamp for first, stamp in reversed(schedule) if first <= seq)
+
+
 Checkpoint = Mapping[str, Snapshot]
 """The snapshots of a box's per-stream stages by stage name, taken at one consistent cut (flow/cut.py)."""

@@ -17,11 +17,12 @@ EVENT_TYPES = frozenset(
         "gap",
         "batch.set_aside",
         "stage.failed",
+        "effort.changed",
     }
 )
 """The types that are raised today; docs/formats.md says what each carries."""
 
-OPERATIONAL = frozenset({"stream.state_changed", "stage.failed", "gap"})
+OPERATIONAL = frozenset({"stream.state_changed", "stage.failed", "gap", "effort.changed"})
 """Types that tell of the run, not of the content: a replay of the stream need not repeat them (design.md §5)."""
 
 

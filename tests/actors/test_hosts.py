@@ -20,7 +20,7 @@ import pytest
 
 from actors.calls import Lent, OpenBox, Parcel, WorkOn, packed, unpacked
 from actors.host import Host as Working
-from actors.hosts import Call, Died, Host, Hosts
+from actors.hosts import ANYWHERE, Call, Died, Host, Hosts
 from actors.slab import Reader, Slab
 from actors.transport import Held, Inbox, Outbox, Ref
 from pipeline.flow.boxes import Box
@@ -95,7 +95,7 @@ class World:
     def __init__(self, directory: Path, seed: int) -> None:
         self.dice = random.Random(seed)
         self.directory = directory
-        self.hosts = Hosts(term=1, modules=(), directories=[directory], news=asyncio.Event())
+        self.hosts = Hosts(term=1, directories=[directory], news=asyncio.Event())
         self.processes: dict[str, Process] = {}
         self.held: list[tuple[Ref, int]] = []
         self.tasks: set[asyncio.Task[None]] = set()
@@ -106,7 +106,7 @@ class World:
     def start_host(self) -> None:
         name = f"h{len(self.processes)}"
         self.processes[name] = Process(name, self.directory)
-        self.hosts.given(name, self.processes[name], inherited=False)
+        self.hosts.given(name, self.processes[name], ANYWHERE, inherited=False)
 
     def alive(self) -> list[Host]:
         return [h for h in self.hosts._all.values() if h.pid]
@@ -141,7 +141,9 @@ class World:
             host = self.dice.choice(self.alive())
             key = self.dice.choice([PASSES, COPIES, PASSES])
             span = Span(stream=STREAM, epoch=0, start=0, stop=2)
-            order = WorkOn(key=key, stream=None, generation=0, span=span, inputs=(), finish=False, stamp=Stamp())
+            order = WorkOn(
+                key=key, stream=None, generation=0, span=span, inputs=(), finish=False, schedule=((0, Stamp()),)
+            )
             self.hear(self.hosts.work(host, order, [[ref]], exports=1), key, value)
         elif what < 0.97:
             self.dice.choice(list(self.processes.values())).deliver(self.dice)
@@ -171,7 +173,7 @@ class World:
         for _ in range(300):
             for process in self.processes.values():
                 process.deliver(self.dice)
-            await asyncio.sleep(0)
+            await turn()
             if until():
                 return
 
@@ -196,7 +198,7 @@ def test_no_picture_changes_under_who_holds_it(tmp_path: Path, seed: int) -> Non
                 world.tasks.add(asyncio.ensure_future(acknowledged(world.hosts, opened)))
         for number in range(600):
             world.step()
-            await asyncio.sleep(0)
+            await turn()
             if number % 5 == 0:
                 world.check()
         await world.settle(lambda: not any(host.calls for host in world.alive()))
@@ -216,8 +218,15 @@ async def acknowledged(hosts: Hosts, call: Call) -> None:
         await hosts.reply(call)
 
 
+async def turn() -> None:
+    """Let everything that can go on do so."""
+    done = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(done.set_result, None)
+    await done
+
+
 def test_loans_come_back_in_the_order_of_the_calls() -> None:
-    host = Host("h", None)
+    host = Host("h", None, ANYWHERE)
     first, second = Call(host, [], 0.0, returned=(1,)), Call(host, [], 0.0, returned=(2,))
     host.calls.extend((first, second))
     host.loans = {1: None, 2: None}  # type: ignore[dict-item]  # what is lent does not matter here

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from pipeline import errors
-from pipeline.errors import CapacityError, ConfigError, LimpidError, StageError, Unreachable
+from pipeline.errors import CapacityError, ConfigError, LimpidError, Refused, StageError, Unreachable
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LimpidError)]
 
@@ -51,3 +51,8 @@ def test_error_survives_pickling(error: LimpidError) -> None:
 def test_errors_are_also_what_python_calls_them() -> None:
     assert issubclass(ConfigError, ValueError)
     assert issubclass(Unreachable, OSError)
+
+
+def test_what_is_not_allowed_is_also_out_of_reach() -> None:
+    """Whoever handles Unreachable need not know Refused."""
+    assert issubclass(Refused, Unreachable)

@@ -27,7 +27,7 @@ from pipeline.store.objects import open_store
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MISSING = "no Chromium on this machine (Debian: apt-get install chromium)"
 PAGE = Path(__file__).with_name("mse_page.html")
-_FLAGS = (
+FLAGS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
@@ -126,7 +126,7 @@ def play(hls_dir: Path | str, *, rate: float = 8.0, deadline_s: float = 90.0) ->
     threading.Thread(target=server.serve_forever, daemon=True).start()
     profile = tempfile.mkdtemp(prefix="limpid-chromium-")
     browser = subprocess.Popen(
-        [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", f"http://127.0.0.1:{server.server_port}/"],
+        [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", f"http://127.0.0.1:{server.server_port}/"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

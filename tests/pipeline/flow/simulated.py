@@ -107,7 +107,7 @@ class Simulation:
                 case Pull():
                     self.pulls += 1
                 case Open(box=box, generation=generation, checkpoint=checkpoint, set_aside=aside):
-                    chain = StreamChain(box, stamp=Stamp(), set_aside=aside, generation=generation)
+                    chain = StreamChain(box, schedule=((0, Stamp()),), set_aside=aside, generation=generation)
                     env = StageEnv(stream=toys.STREAM, epoch=self.flow.epoch.epoch)
                     chain.open(env, checkpoint)
                     self.hosts[box.name] = Host(box, generation, chain, deque())

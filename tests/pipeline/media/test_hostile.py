@@ -1,14 +1,14 @@
-"""What may be opened, and which address it may lead to."""
+"""What may be opened."""
 
 from __future__ import annotations
 
-import socket
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from pipeline.errors import Unreachable, UnsupportedMedia
+from pipeline.errors import ConfigError, Refused, UnsupportedMedia
 from pipeline.media import hostile
+from pipeline.media.source_base import SourceOptions
 from pipeline.wire.frames import Size
 
 
@@ -17,68 +17,68 @@ def test_paths_and_file_urls_are_files(uri: str) -> None:
     assert hostile.scheme_of(uri) == "file"
 
 
+@pytest.mark.parametrize("uri", ["a.mp4", "file:/x.mp4", "//h/a", "concat", " http://h/a", "C", ""])
+def test_files_are_refused_where_they_are_not_allowed(uri: str) -> None:
+    with pytest.raises(Refused, match="file of this machine"):
+        hostile.scheme_of(uri, local=False)
+
+
+def test_path_with_a_colon_is_a_file_if_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "take:1.mp4").touch()
+    (tmp_path / "http:").mkdir()
+    assert hostile.scheme_of("take:1.mp4") == "file"
+    assert hostile.scheme_of("http:") == "http"  # but never one that would be an address
+    with pytest.raises(Refused, match="not allowed"):
+        hostile.scheme_of("take:1.mp4", local=False)
+
+
 @pytest.mark.parametrize(
     "uri",
     ["concat:a|b", "subfile:x", "data:video/mp4;base64,AAAA", "async:a", "cache:a", "crypto:a", "pipe:0", "fd:0",
      "ftp://h/a", "gopher://h/a", "hls+http://h/a", "md5:a", "tee:a", "unix:/s", "lavfi:testsrc", "device:/dev/video0",
-     "CONCAT:a"],
+     "CONCAT:a", "kept:/x", "s3://b/x", "x" * 5000 + ":"],
 )  # fmt: skip
-def test_other_schemes_are_refused(uri: str) -> None:
-    with pytest.raises(Unreachable, match="not allowed"):
-        hostile.scheme_of(uri)
+@pytest.mark.parametrize("local", [True, False])
+def test_other_schemes_are_refused(uri: str, local: bool) -> None:
+    with pytest.raises(Refused, match="not allowed"):
+        hostile.scheme_of(uri, local=local)
 
 
-@pytest.mark.parametrize("uri", ["rtmp://h/a", "rtsp://h/a", "udp://@:1", "srt://h:1", "RTMPS://h/a"])
-def test_live_schemes_say_that_they_are_not_supported(uri: str) -> None:
-    with pytest.raises(Unreachable, match="live sources over"):
+@pytest.mark.parametrize(
+    "uri", ["rtmp://h/a", "rtsp://h/a", "udp://@:1", "tcp://h:1", "RTMPS://h/a", "rtmp+listen://h"]
+)
+def test_live_schemes_are_told(uri: str) -> None:
+    assert hostile.scheme_of(uri) in hostile.LIVE
+
+
+@pytest.mark.parametrize("uri", ["srt://h:1", "whep://h/a", "webrtc://h/a", "rist://h:1", "MMSH://h/a", "rtp://h:1"])
+def test_protocols_that_need_a_server_in_front_say_which(uri: str) -> None:
+    with pytest.raises(UnsupportedMedia, match="not supported directly") as caught:
         hostile.scheme_of(uri)
+    assert caught.value.hint
 
 
 def test_secrets_stay_out_of_messages() -> None:
     assert hostile.without_secrets("https://u:pw@h:8/a.mp4?token=x#y") == "https://h:8/a.mp4?…"
     assert hostile.without_secrets("/a?b") == "/a?b"
-    with pytest.raises(Unreachable) as caught:
-        hostile.scheme_of("rtmp://u:pw@h/live/key?token=x")
+    assert hostile.without_secrets("http://u:pw@[/a") == "http://…"
+    with pytest.raises(UnsupportedMedia) as caught:
+        hostile.scheme_of("srt://u:pw@h/live/key?token=x")
     assert "pw" not in str(caught.value) and "token" not in str(caught.value)
 
 
-def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    def found(host: str, port: int, **_: Any) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in addresses]
-
-    monkeypatch.setattr(socket, "getaddrinfo", found)
-
-
-def test_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolving(monkeypatch, "93.184.215.14", "10.0.0.8")
-    with pytest.raises(Unreachable, match="private address"):
-        hostile.checked_address("h", 80, allow_private=False, where="w")
-    assert hostile.checked_address("h", 80, allow_private=True, where="w") == ("93.184.215.14", 80)
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1",
-        "0.0.0.0",
-        "169.254.1.1",
-        "224.0.0.1",
-        "100.64.0.1",
-        "::1",
-        "fe80::1%eth0",
-        "fd00::1",
-        "::ffff:10.0.0.1",
-    ],
-)
-def test_every_kind_of_inner_address_counts_as_private(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    resolving(monkeypatch, address)
-    with pytest.raises(Unreachable, match="private address"):
-        hostile.checked_address("h", 80, allow_private=False, where="w")
-
-
-def test_public_address_is_the_one_to_connect_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolving(monkeypatch, "93.184.215.14")
-    assert hostile.checked_address("h", 81, allow_private=False, where="w") == ("93.184.215.14", 81)
+def test_check_looks_at_scheme_form_and_address() -> None:
+    outside = SourceOptions(allow_private=False, local=False)
+    hostile.check_uri("synthetic://street", outside)
+    hostile.check_uri("http://93.184.215.14/a", outside)
+    hostile.check_uri("a.mp4", SourceOptions())
+    hostile.check_uri("rtsp://127.0.0.1/a", SourceOptions())
+    for uri in ["a.mp4", "http://127.0.0.1/a", "ftp://h/a"]:
+        with pytest.raises(Refused):
+            hostile.check_uri(uri, outside)
+    with pytest.raises(ConfigError):
+        hostile.check_uri("http://h:0/a", outside)
 
 
 @pytest.mark.parametrize(("width", "height"), [(8192, 4320), (4320, 8192), (1, 1)])

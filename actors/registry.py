@@ -1,0 +1,356 @@
+"""The service's one memory: which streams it runs, and what is known of them.
+
+A detached actor that Ray starts again when it dies. Every stream's request lies in the store
+(`service/streams/<id>.json`), so a registry that begins, after its death or the whole service's, takes all of them up.
+It makes the supervisor and the hosts, for an actor dies with its maker; they are detached too, and go on while it is
+gone. Replicas of the HTTP API ask it (`actors/service.py`).
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+from actors.cluster import slab_directories
+from actors.crew import Crew
+from actors.record import Record, load_records, wanted_of
+from actors.slab import PREFIX, Claim, sweep
+from actors.supervisor import News
+from pipeline.config import Settings
+from pipeline.errors import CapacityError, ConfigError, Conflict, LimpidError, NotFound
+from pipeline.flow.job import Job
+from pipeline.flow.sources import options_of
+from pipeline.graph import graph_of
+from pipeline.media.hostile import check_uri
+from pipeline.plan.admit import Running, admit, capacity_of, starting_rung
+from pipeline.request import StreamRequest
+from pipeline.store import manifest as manifests
+from pipeline.store.objects import open_store
+from pipeline.store.redact import redact
+from pipeline.store.servicelog import ServiceLog
+from pipeline.wire.events import Event
+from pipeline.wire.ids import StreamId
+from pipeline.wire.status import Capacity, StageStatus, StreamStatus, Verdict
+
+NAME = "limpid-registry"
+_COLLECT_S = 0.5  # between two looks for new events
+_END_S = 1.5  # that deleting waits for a stream to end; it ends all the same
+_FRESH_S = 15.0  # since the supervisor's last news, until the service counts as not ready
+
+
+class Registry:
+    """All streams of one service.
+
+    Args:
+        settings: of the service; what a stream's request does not say is as here.
+        crew: makes the processes, given what hears the news and the settings that streams will have.
+        cpus, gpus: of the cluster.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        crew: Callable[[Callable[[News], None], Settings], Crew],
+        *,
+        cpus: Callable[[], float],
+        gpus: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._store = open_store(settings.service.store)
+        self._store.check()
+        self._log = ServiceLog(self._store)
+        self._cpus, self._gpus = cpus, gpus
+        self._lock = threading.RLock()
+        self._records: dict[str, Record] = load_records(self._store)
+        self._ended: dict[str, list[threading.Event]] = {}
+        self._stages: tuple[StageStatus, ...] = ()
+        self._heard_s = 0.0
+        self._broken = ""
+        self._stopping = threading.Event()
+        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._crew = crew(self._hear, settings)
+        for record in self._records.values():
+            if not record.ended:
+                self._crew.add(self._job(record), record.id)
+        self._threads = [
+            threading.Thread(target=target, name=f"registry-{name}", daemon=True)
+            for name, target in (("crew", self._drive), ("events", self._collect))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # --- streams ---------------------------------------------------------------------------------------------
+
+    def create(self, request: StreamRequest, *, dry_run: bool) -> tuple[StreamStatus | Verdict, bool]:
+        """Begin a stream; see Service.create."""
+        with self._lock:
+            known = self._records.get(request.id or "")
+            if known is not None and not dry_run:
+                if known.request == request and not known.deleting:
+                    return known.status(), False
+                what = "is being stopped" if known.deleting else "is taken by another request"
+                raise Conflict(
+                    f"the id '{request.id}' {what}", where="id", hint="choose another id, or delete it first"
+                )
+        self._check(request)
+        self._check_place(request)
+        verdict = self._verdict(request)
+        if dry_run:
+            return verdict, False
+        with self._lock:
+            if not verdict.fits:
+                raise CapacityError(
+                    verdict.reason, where="streams", hint="stop another stream", retry_after_s=verdict.retry_after_s
+                )
+            wanted, running = wanted_of(request, self._settings), self._running()
+            rung = starting_rung(wanted, capacity_of(self._cpus(), self._gpus(), running), running)
+            name = request.id or f"s-{secrets.token_hex(4)}"
+            record = Record.new(request, name, time.time(), rung=int(rung))
+            if record.id in self._records:
+                raise Conflict(f"the id '{record.id}' is taken", where="id", hint="choose another id")
+            record.save(self._store)
+            self._records[record.id] = record
+        self._tell(record, "")
+        self._order(lambda: self._crew.add(self._job(record), record.id))
+        return record.status(), True
+
+    def streams(self) -> list[StreamStatus]:
+        """Return all streams."""
+        with self._lock:
+            return [record.status() for record in self._records.values() if not record.deleting]
+
+    def show(self, stream: str) -> StreamStatus:
+        """Return one. Raises NotFound."""
+        with self._lock:
+            return self._record(stream).status()
+
+    def patch(self, stream: str, changes: Mapping[str, Any]) -> StreamStatus:
+        """Merge changes of labels, priority and slo into a request. Raises NotFound, ConfigError."""
+        with self._lock:
+            record = self._record(stream)
+            changed = record.changed(changes)
+            changed.save(self._store)
+            self._records[stream] = changed
+            status = changed.status()
+        lag_s = changed.request.slo.max_lag_s
+        if lag_s != record.request.slo.max_lag_s:
+            self._order(lambda: self._crew.tell("aim", stream, lag_s))
+        return status
+
+    def delete(self, stream: str, *, data: bool = False) -> None:
+        """Stop and forget a stream, from every state; `data`: remove what it has written too. Raises NotFound."""
+        with self._lock:
+            record = self._record(stream)
+            gone = threading.Event()
+            if not record.ended:
+                self._ended.setdefault(stream, []).append(gone)
+            record = self._records[stream] = replace(record, deleting=True, delete_data=data)
+            record.delete(self._store)
+        if record.ended:
+            self._forget(record)
+            return
+        self._order(lambda: self._crew.stop(stream))
+        gone.wait(_END_S)
+
+    # --- stages and capacity ---------------------------------------------------------------------------------
+
+    def stages(self) -> list[StageStatus]:
+        """Return the pooled stages."""
+        with self._lock:
+            return list(self._stages)
+
+    def patch_stage(
+        self, name: str, *, min: int | None, max: int | None, target_utilisation: float | None
+    ) -> StageStatus:
+        """Change the limits of a stage's workers. Raises NotFound, ConfigError."""
+        with self._lock:
+            found = next((stage for stage in self._stages if stage.name == name), None)
+        if found is None:
+            raise NotFound(f"there is no pooled stage '{name}'", where="name", hint="GET /v1/stages lists them")
+        given = {"min": min, "max": max, "target_utilisation": target_utilisation}
+        limits: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        changed = replace(found, **limits)
+        if not 1 <= changed.min <= changed.max:
+            hint = "use 1 ≤ min ≤ max"
+            raise ConfigError(f"min is {changed.min} and max is {changed.max}", where="min", hint=hint)
+        self._order(lambda: self._crew.tell("limit", name, limits))
+        with self._lock:
+            self._stages = tuple(replace(s, **limits) if s.name == name else s for s in self._stages)
+        return changed
+
+    def capacity(self) -> Capacity:
+        """Return what the cluster has and what streams use of it."""
+        return capacity_of(self._cpus(), self._gpus(), self._running())
+
+    def ready(self) -> str:
+        """Return "" if streams can be taken, else why not."""
+        if self._broken:
+            return self._broken
+        return "" if time.monotonic() - self._heard_s < _FRESH_S else "the supervisor has not answered yet"
+
+    def pids(self) -> Mapping[str, int]:
+        """Return the processes by role, for tests and for people who look into the service."""
+        found: Future[Mapping[str, int]] = Future()
+        self._order(lambda: found.set_result(self._crew.pids()))
+        return found.result(30)
+
+    def end(self, *, streams: bool = False) -> None:
+        """Stop working; `streams`: end every process too. What runs is taken up by the next registry."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(30)
+        if streams:
+            self._crew.end()
+
+    # --- the crew's thread -----------------------------------------------------------------------------------
+
+    def _drive(self) -> None:
+        self._crew.adopt()
+        while not self._stopping.is_set():
+            try:
+                while True:
+                    self._orders.get_nowait()()
+            except queue.Empty:
+                pass
+            try:
+                self._crew.step()
+                self._broken = ""
+            except LimpidError as error:
+                self._broken = str(error)
+                self._stopping.wait(5.0)
+
+    def _hear(self, news: News) -> None:
+        self._heard_s = time.monotonic()
+        changed = []
+        with self._lock:
+            if news.stages is not None:
+                self._stages = news.stages
+            for key, progress in news.progress.items():
+                record = self._records.get(key)
+                if record is not None and key not in news.outcomes:
+                    after = self._records[key] = record.heard(progress, time.time())
+                    if after.state != record.state and not after.deleting:
+                        changed.append(after)
+            ended = [(self._records[key], outcome) for key, outcome in news.outcomes.items() if key in self._records]
+        for record in changed:
+            record.save(self._store)
+            self._tell(record, record.reason)
+        for record, outcome in ended:
+            if record.deleting:
+                self._forget(record)
+                continue
+            done = record.finished(outcome, time.time())
+            with self._lock:
+                self._records[record.id] = done
+            done.save(self._store)
+
+    def _forget(self, record: Record) -> None:
+        if record.delete_data:
+            record.delete_output(self._store)
+        with self._lock:
+            self._records.pop(record.id, None)
+            waiting = self._ended.pop(record.id, [])
+        for gone in waiting:
+            gone.set()
+
+    # --- small things ----------------------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        while not self._stopping.wait(_COLLECT_S):
+            with self._lock:
+                streams = [StreamId(name) for name in self._records]
+            try:
+                self._log.collect(streams)
+            except LimpidError as error:
+                self._broken = f"the events cannot be written: {error}"
+
+    def _record(self, stream: str) -> Record:
+        record = self._records.get(stream)
+        if record is None or record.deleting:
+            raise NotFound(f"there is no stream '{stream}'", where="id", hint="GET /v1/streams lists them")
+        return record
+
+    def _order(self, order: Callable[[], None]) -> None:
+        self._orders.put(order)
+
+    def _tell(self, record: Record, reason: str) -> None:
+        """Put a change of state into the log; a run tells of its own beginning and end."""
+        data = {"state": record.state, "reason": reason}
+        event = Event(type="stream.state_changed", stream=StreamId(record.id), epoch=0, seq=-1, data=data)
+        self._log.append(event, time.time_ns())
+
+    def _settings_of(self, request: StreamRequest) -> Settings:
+        return request.settings(self._settings)
+
+    def _job(self, record: Record) -> Job:
+        return Job(
+            stream=StreamId(record.id),
+            source=record.request.source.uri,
+            store=self._store.part(f"streams/{record.id}").url,
+            settings=self._settings_of(record.request),
+            rung=record.rung,
+        )
+
+    def _check(self, request: StreamRequest) -> None:
+        """Refuse what cannot run: an address that is not allowed, settings that do not go together."""
+        settings = self._settings_of(request)
+        check_uri(request.source.uri, options_of(settings.source))
+        graph_of(settings)
+
+    def _check_place(self, request: StreamRequest) -> None:
+        """Refuse an id in whose directory another source's output lies."""
+        found = manifests.load(self._store.part(f"streams/{request.id}")) if request.id else None
+        if found is not None and found.source != redact(request.source.uri):
+            raise Conflict(
+                f"the directory of '{request.id}' holds what was made of {found.source}",
+                where="id",
+                hint="choose another id, or delete that stream with ?data=true",
+            )
+
+    def _verdict(self, request: StreamRequest) -> Verdict:
+        running = self._running()
+        capacity = capacity_of(self._cpus(), self._gpus(), running)
+        return admit(
+            wanted_of(request, self._settings), capacity, running, max_streams=self._settings.service.max_streams
+        )
+
+    def _running(self) -> list[Running]:
+        with self._lock:
+            return [record.running(self._settings) for record in self._records.values() if record.runs]
+
+
+@ray.remote(max_restarts=-1, max_task_retries=-1)
+class RegistryActor:
+    """The actor around a Registry; every method is one of its, with a LimpidError given back instead of raised."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._registry = Registry(Settings.from_dict(settings), _crew, cpus=_counted("CPU"), gpus=_counted("GPU"))
+
+    def ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method; return what it returns or the LimpidError that it raises."""
+        try:
+            return getattr(self._registry, method)(*args, **kwargs)
+        except LimpidError as error:
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+            return error
+
+
+def _crew(hear: Callable[[News], None], expected: Settings) -> Crew:
+    """Return the service's crew: detached, and named after the Ray that it lives in."""
+    directories = slab_directories()
+    sweep(slab_directories())
+    name = f"service-{ray.get_runtime_context().gcs_address.replace(':', '-')}"
+    claim = Claim(name, directories) if directories else None
+    return Crew(f"{PREFIX}{name}", claim, detached=True, hear=hear, expected=expected)
+
+
+def _counted(resource: str) -> Callable[[], float]:
+    return lambda: float(ray.cluster_resources().get(resource, 0.0))  # type: ignore[no-untyped-call]  # Ray's

@@ -1,0 +1,96 @@
+"""What a user asks the service for: the body of `POST /v1/streams`, and the job's settings that follow from it.
+
+Only what works today is a field: an unknown one is refused, with the nearest known name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from pipeline.config import Settings
+
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class Part(BaseModel):
+    """Base of all parts of a request: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Reconnect(Part):
+    """How a live source that has gone is tried again: after `initial_s`, then twice as long each time, with jitter."""
+
+    initial_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    max_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    attempts: Annotated[int, Field(ge=-1, le=1_000_000)] = -1
+    """Tries in a row until the stream fails; −1: without end."""
+
+
+class SourceRequest(Part):
+    """Where the video comes from."""
+
+    uri: Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    mode: Literal["auto", "live", "file"] = "auto"
+    """live: it passes whether it is read or not, and is opened again when it ends; file: it waits, and its end is the
+    stream's. auto: rtmp, rtsp, udp, tcp and playlists without an end are live, all else is a file."""
+    reconnect: Reconnect = Reconnect()
+
+
+class EnhanceRequest(Part):
+    """The clearer picture."""
+
+    enabled: bool = True
+    scale: Annotated[int, Field(ge=2, le=4)] = 2
+
+
+class HlsRequest(Part):
+    """The HLS output."""
+
+    segment_s: Annotated[float, Field(gt=0, le=30)] = 2.0
+
+
+class OutputsRequest(Part):
+    """What is kept."""
+
+    hls: HlsRequest = HlsRequest()
+    packets: bool = False
+
+
+class SloRequest(Part):
+    """What the stream is to keep."""
+
+    max_lag_s: Annotated[float, Field(gt=0, le=600)] = 1.0
+    """Seconds from a frame's arrival until it is in the output's file; above it, work is made lighter."""
+
+
+class StreamRequest(Part):
+    """A stream that the service is to run."""
+
+    id: Id | None = None
+    labels: Annotated[dict[Label, Label], Field(max_length=32)] = {}
+    source: Annotated[
+        SourceRequest, BeforeValidator(lambda value: {"uri": value} if isinstance(value, str) else value)
+    ]
+    enhance: EnhanceRequest = EnhanceRequest()
+    outputs: OutputsRequest = OutputsRequest()
+    slo: SloRequest = SloRequest()
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+
+    def settings(self, base: Settings) -> Settings:
+        """Return the job's settings: the service's own, with what this request says put in."""
+        values: dict[str, Any] = base.to_dict()
+        values["source"] |= {
+            "mode": self.source.mode,
+            "reconnect_initial_s": self.source.reconnect.initial_s,
+            "reconnect_max_s": self.source.reconnect.max_s,
+            "reconnect_attempts": self.source.reconnect.attempts,
+        }
+        values["enhance"] |= {"enabled": self.enhance.enabled, "scale": self.enhance.scale}
+        values["encode"] |= {"segment_s": self.outputs.hls.segment_s}
+        values["outputs"] |= {"packets": self.outputs.packets}
+        values["live"] |= {"max_lag_s": self.slo.max_lag_s}
+        return Settings.from_dict(values, where="request")
