@@ -9,7 +9,7 @@ OUT ?= demo-out
 PIP_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench docs clean
+.PHONY: help setup demo serve test lint format bench docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,9 @@ $(STAMP): pyproject.toml requirements/ci.txt
 
 demo: $(STAMP) ## process the rendered scene, or SOURCE=file-or-URL, into OUT (demo-out)
 	$(BIN)/limpid run '$(SOURCE)' -o '$(OUT)' --overwrite
+
+serve: $(STAMP) ## run the service and its page on 127.0.0.1:8000
+	$(BIN)/limpid serve
 
 test: $(STAMP) ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15

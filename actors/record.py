@@ -10,14 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from actors.sizes import running_of, wanted_of
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, StorageError
 from pipeline.flow.job import Outcome, Progress
 from pipeline.media.source import is_live
-from pipeline.plan.admit import Running, Wanted
-from pipeline.plan.ladder import Rung
+from pipeline.plan.admit import Running
 from pipeline.request import StreamRequest
-from pipeline.stages.enhance import CONVENTIONAL
 from pipeline.store.objects import Store
 from pipeline.wire.status import (
     CONNECTING,
@@ -30,7 +29,7 @@ from pipeline.wire.status import (
     StreamStatus,
 )
 
-_STEADY_S = 10.0  # after which a stream's use of CPU counts as measured
+STEADY_S = 10.0  # after which a stream's use of CPU counts as measured
 
 FOLDER = "service/streams/"
 
@@ -82,22 +81,20 @@ class Record:
         """Whether it is to be worked on."""
         return not self.ended and not self.deleting
 
+    @property
+    def live(self) -> bool:
+        """Whether its source passes whether it is read or not."""
+        return is_live(self.request.source.uri, self.request.source.mode)
+
     def running(self, base: Settings) -> Running:
         """Return it as admission sees it."""
-        wanted, known = wanted_of(self.request, base), self.progress
-        if known is None or not known.width:
-            return Running(wanted=wanted, rung=Rung(self.rung))
-        steady = self.updated_at - self.created_at > _STEADY_S and known.fps_out > 0
-        return Running(
-            wanted=replace(wanted, width=known.width, height=known.height, fps=known.fps_in if steady else 0.0),
-            rung=Rung(known.rung),
-            measured_cpus=known.cpu_cores if steady else None,
-        )
+        wanted = wanted_of(self.request.settings(base), live=self.live)
+        steady = self.updated_at - self.created_at > STEADY_S
+        return running_of(wanted, self.progress, rung=self.rung, steady=steady)
 
     def heard(self, progress: Progress, now_s: float) -> Record:
         """Return the record after news of its run."""
-        live = is_live(self.request.source.uri, self.request.source.mode)
-        state, reason = _state_of(progress, self.request.slo.max_lag_s if live else math.inf)
+        state, reason = _state_of(progress, self.request.slo.max_lag_s if self.live else math.inf)
         return replace(self, progress=progress, state=state, reason=reason, updated_at=now_s)
 
     def finished(self, outcome: Outcome, now_s: float) -> Record:
@@ -186,20 +183,6 @@ class Record:
         """Remove what the stream has written. Raises StorageError."""
         for name in store.list(f"streams/{self.id}/"):
             store.delete(name)
-
-
-def wanted_of(request: StreamRequest, base: Settings) -> Wanted:
-    """Return what admission has to know of a stream that was asked for."""
-    settings = request.settings(base)
-    network = settings.enhance.enabled and settings.enhance.model not in CONVENTIONAL
-    return Wanted(
-        live=is_live(request.source.uri, request.source.mode),
-        scale=settings.enhance.scale if settings.enhance.enabled else 1,
-        network=network,
-        runtime=settings.enhance.runtime,
-        analyse=settings.analyse.enabled,
-        rungs=(Rung.FULL, Rung.BICUBIC) if network else (Rung.FULL,),
-    )
 
 
 def load_records(store: Store) -> dict[str, Record]:

@@ -21,7 +21,8 @@ import ray
 
 from actors.cluster import slab_directories
 from actors.crew import Crew
-from actors.record import Record, load_records, wanted_of
+from actors.record import Record, load_records
+from actors.sizes import wanted_of
 from actors.slab import PREFIX, Claim, sweep
 from actors.supervisor import News
 from pipeline.config import Settings
@@ -30,7 +31,8 @@ from pipeline.flow.job import Job
 from pipeline.flow.sources import options_of
 from pipeline.graph import graph_of
 from pipeline.media.hostile import check_uri
-from pipeline.plan.admit import Running, admit, capacity_of, starting_rung
+from pipeline.media.source import is_live
+from pipeline.plan.admit import Running, Wanted, admit, capacity_of, starting_rung
 from pipeline.request import StreamRequest
 from pipeline.store import manifest as manifests
 from pipeline.store.objects import open_store
@@ -79,6 +81,7 @@ class Registry:
         self._crew = crew(self._hear, settings)
         for record in self._records.values():
             if not record.ended:
+                self._tell(record, record.reason)  # it may have died before it could
                 self._crew.add(self._job(record), record.id)
         self._threads = [
             threading.Thread(target=target, name=f"registry-{name}", daemon=True)
@@ -110,7 +113,7 @@ class Registry:
                 raise CapacityError(
                     verdict.reason, where="streams", hint="stop another stream", retry_after_s=verdict.retry_after_s
                 )
-            wanted, running = wanted_of(request, self._settings), self._running()
+            wanted, running = self._wanted(request), self._running()
             rung = starting_rung(wanted, capacity_of(self._cpus(), self._gpus(), running), running)
             name = request.id or f"s-{secrets.token_hex(4)}"
             record = Record.new(request, name, time.time(), rung=int(rung))
@@ -118,7 +121,7 @@ class Registry:
                 raise Conflict(f"the id '{record.id}' is taken", where="id", hint="choose another id")
             record.save(self._store)
             self._records[record.id] = record
-        self._tell(record, "")
+        self._tell(record, "", anew=not self._store.exists(f"streams/{record.id}/{manifests.NAME}"))
         self._order(lambda: self._crew.add(self._job(record), record.id))
         return record.status(), True
 
@@ -152,7 +155,7 @@ class Registry:
             gone = threading.Event()
             if not record.ended:
                 self._ended.setdefault(stream, []).append(gone)
-            record = self._records[stream] = replace(record, deleting=True, delete_data=data)
+            record = self._records[stream] = replace(record, deleting=True, delete_data=data, updated_at=time.time())
             record.delete(self._store)
         if record.ended:
             self._forget(record)
@@ -254,7 +257,9 @@ class Registry:
 
     def _forget(self, record: Record) -> None:
         if record.delete_data:
+            self._log.collect([StreamId(record.id)])
             record.delete_output(self._store)
+        self._tell(record, "deleted by request", state="deleted", anew=record.delete_data)
         with self._lock:
             self._records.pop(record.id, None)
             waiting = self._ended.pop(record.id, [])
@@ -281,11 +286,19 @@ class Registry:
     def _order(self, order: Callable[[], None]) -> None:
         self._orders.put(order)
 
-    def _tell(self, record: Record, reason: str) -> None:
-        """Put a change of state into the log; a run tells of its own beginning and end."""
-        data = {"state": record.state, "reason": reason}
+    def _tell(self, record: Record, reason: str, *, state: str = "", anew: bool = False) -> None:
+        """Put a change of state into the log; a run tells of its own beginning and end.
+
+        Args:
+            record: whose state it is, and since when.
+            reason: why.
+            state: to be told instead.
+            anew: the stream's directory is new, or gone.
+        """
+        data = {"state": state or record.state, "reason": reason}
         event = Event(type="stream.state_changed", stream=StreamId(record.id), epoch=0, seq=-1, data=data)
-        self._log.append(event, time.time_ns())
+        # The time is the one that is kept with the state: told again after a crash, it is the same event.
+        self._log.append(event, round(record.updated_at * 1e9), forget=anew)
 
     def _settings_of(self, request: StreamRequest) -> Settings:
         return request.settings(self._settings)
@@ -318,9 +331,11 @@ class Registry:
     def _verdict(self, request: StreamRequest) -> Verdict:
         running = self._running()
         capacity = capacity_of(self._cpus(), self._gpus(), running)
-        return admit(
-            wanted_of(request, self._settings), capacity, running, max_streams=self._settings.service.max_streams
-        )
+        return admit(self._wanted(request), capacity, running, max_streams=self._settings.service.max_streams)
+
+    def _wanted(self, request: StreamRequest) -> Wanted:
+        live = is_live(request.source.uri, request.source.mode)
+        return wanted_of(self._settings_of(request), live=live)
 
     def _running(self) -> list[Running]:
         with self._lock:

@@ -14,6 +14,7 @@ from actors.hosts import ANYWHERE, Answer, Call, Died, Host, Hosts, InputLost
 from actors.meters import Meters
 from actors.pool import Pool, Task
 from actors.seats import Places, Seat
+from actors.sizes import running_of, wanted_of
 from actors.slab import Gone
 from actors.transport import Ref
 from pipeline.config import Settings
@@ -39,6 +40,7 @@ from pipeline.flow.signals import (
     Submit,
     TakeApart,
 )
+from pipeline.plan.admit import Running
 from pipeline.plan.ladder import Ladder, LadderRule, Rung
 from pipeline.stage import StageEnv
 
@@ -121,14 +123,29 @@ class StreamRun:
         rule = LadderRule(target_s=max_lag_s)
         self._ladder = Ladder(rule, Rung(self._meters.rung)) if self._lighter else None
 
-    def tick(self) -> None:
-        """Bring the stream's effort to what its lag allows; to be called a few times a second."""
+    def running(self) -> Running:
+        """Return the stream as the rules of size see it."""
+        wanted = wanted_of(self._job.settings, live=self._job.live)
+        steady = self._meters.settled(time.monotonic())
+        return running_of(wanted, self.status(), rung=self._job.rung, steady=steady)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it has been made lighter and has been well for long enough to go back, if there is room."""
+        return self._ladder is not None and self._ladder.is_well(time.monotonic())
+
+    def tick(self, *, may_return: bool) -> None:
+        """Bring the stream's effort to what its lag allows; to be called a few times a second.
+
+        Args:
+            may_return: there is room for heavier work.
+        """
         if self._ladder is None or self._verdict.done():
             return
         now_s = time.monotonic()
         if not self._meters.settled(now_s):
             return
-        rung = self._ladder.step(self._meters.lag_now_s(now_s), 0, now_s)
+        rung = self._ladder.step(self._meters.lag_now_s(now_s), 0, now_s, may_return=may_return)
         if rung != self._meters.rung:
             self._guarded(lambda: self._take_rung(int(rung)))
 
@@ -380,6 +397,8 @@ class StreamRun:
         self._deaths.pop(action.box.name, None)
         now = time.monotonic()
         self._meters.worked(action.box, reply, now)
+        if action.box is self._boxes[-1] and self._meters.rung:
+            self.ledger.counts["made_lighter.overload"] += reply.frames
         if action.box.sinks:
             if self._last_sink_s and self.ledger.progress().frames_done:  # starting is no gap
                 self._gap_s = max(self._gap_s, now - self._last_sink_s)

@@ -24,11 +24,13 @@ from pipeline.flow.boxes import Box, groups_of, make_boxes
 from pipeline.flow.job import Job, Outcome, Progress
 from pipeline.flow.ledger import Ledger
 from pipeline.graph import Graph, graph_of
+from pipeline.plan.admit import capacity_of, may_return
 from pipeline.plan.scale import ScaleRule
 from pipeline.wire.acks import Stamp
 from pipeline.wire.status import StageStatus
 
 _POLL_S = 0.25
+_BACK_S = 5.0  # between two streams that go back a rung: the first one's use has to show
 _STEP_S = 0.25  # between two steps of the ladders
 _TICK_S = 1.0  # between two reports of all streams and stages
 _UNUSED_S = 30.0  # that a pool without streams is kept
@@ -240,12 +242,14 @@ class Supervisor:
         self._news.set()
 
     async def _tick(self) -> None:
-        next_s = 0.0
+        next_s = returned_s = 0.0
         while True:
-            for run in self._runs.values():
-                run.tick()
-            await asyncio.sleep(_STEP_S)
             now_s = time.monotonic()
+            back = self._may_return() if now_s - returned_s > _BACK_S else None
+            for run in self._runs.values():
+                run.tick(may_return=run is back)
+            returned_s = now_s if back is not None else returned_s
+            await asyncio.sleep(_STEP_S)
             if now_s < next_s:
                 continue
             next_s = now_s + _TICK_S
@@ -258,6 +262,16 @@ class Supervisor:
                     pool.tick(now_s)
             self._stages = tuple(pool.status(now_s) for pool in self._pools.values())
             self._news.set()
+
+    def _may_return(self) -> StreamRun | None:
+        """Return a stream that may go back a rung: one at a time, for each sees the same room."""
+        well = next((run for run in self._runs.values() if run.is_well), None)
+        if well is None:
+            return None
+        running = [run.running() for run in self._runs.values()]
+        capacity = capacity_of(float(self._terms.cpus), 0.0, running)
+        mine = well.running()
+        return well if may_return(mine.wanted, mine.rung, capacity, running) else None
 
 
 def _modules(graphs: Iterable[Graph]) -> set[str]:

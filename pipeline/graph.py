@@ -254,9 +254,7 @@ class _Loader:
             if entry.stage is not None and config is not None:
                 self._check_weights(entry, config)
                 nodes.append(
-                    Node(
-                        name=entry.name, stage=entry.stage, config=config, inputs=entry.inputs, at_most=batch_frames
-                    )
+                    Node(name=entry.name, stage=entry.stage, config=config, inputs=entry.inputs, at_most=batch_frames)
                 )
         if not self._faults and not any(node.stage.spec.gives is None for node in nodes):
             self._faults.append("it has no sink (encode, audio, record), so nothing would be kept")

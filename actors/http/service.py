@@ -38,8 +38,8 @@ class Service(Protocol):
     async def patch(self, stream: str, changes: Mapping[str, Any]) -> StreamStatus:
         """Merge `changes` (RFC 7396; a StreamPatch) into a request. Raises NotFound, ConfigError."""
 
-    async def delete(self, stream: str) -> None:
-        """Stop a stream, from every state, and forget it. Raises NotFound."""
+    async def delete(self, stream: str, *, data: bool = False) -> None:
+        """Stop a stream, from every state, and forget it; `data`: and what it has written. Raises NotFound."""
 
     async def stages(self) -> Sequence[StageStatus]:
         """Return the pooled stages."""

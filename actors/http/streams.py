@@ -113,10 +113,15 @@ async def patch(here: Here, stream: StreamPath, changes: StreamPatch) -> StreamS
     return shown(here, await here.service.patch(stream, changes.model_dump(exclude_unset=True)))
 
 
-@router.delete("/v1/streams/{id}", status_code=204, summary="Stop and forget a stream", description="From every state.")
-async def delete(here: Here, stream: StreamPath) -> None:
+@router.delete(
+    "/v1/streams/{id}",
+    status_code=204,
+    summary="Stop and forget a stream",
+    description="From every state. What it has written stays readable in the store; `data=true` removes that too.",
+)
+async def delete(here: Here, stream: StreamPath, data: bool = False) -> None:
     """Stop and forget a stream."""
-    await here.service.delete(stream)
+    await here.service.delete(stream, data=data)
 
 
 def shown(here: Context, status: StreamStatus) -> StreamStatus:

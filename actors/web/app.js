@@ -130,6 +130,7 @@ class Card {
     this.node.querySelector(".source").textContent = stream.source;
     const figures = [];
     if (ENDED.has(stream.state)) figures.push(stream.reason || `${stream.frames} frames`);
+    else if (stream.state !== "running" && stream.reason) figures.push(stream.reason);
     else {
       figures.push(`${stream.fps_in.toFixed(0)} → ${stream.fps_out.toFixed(0)} fps`, `lag ${seconds(stream.lag_s.p95)}`);
       if (stream.rung) figures.push(RUNGS[stream.rung] ?? `rung ${stream.rung}`);
@@ -225,9 +226,9 @@ class Detail {
   #numbers(stream) {
     const behind = this.watch?.latency();
     const numbers = [
-      ["Frames a second, in → out", `${stream.fps_in.toFixed(1)} → ${stream.fps_out.toFixed(1)}`],
+      ["Frames/s, in → out", `${stream.fps_in.toFixed(1)} → ${stream.fps_out.toFixed(1)}`],
       ["Lag, 95 % (target)", `${seconds(stream.lag_s.p95)} (${seconds(stream.max_lag_s)})`],
-      ["On this screen after capture", behind == null ? "–" : seconds(behind / 1000)],
+      ["Capture to this screen", behind == null ? "–" : seconds(behind / 1000)],
       ["Source size", stream.width ? `${stream.width} × ${stream.height}` : "–"],
       ["Model", [stream.model, stream.runtime].filter(Boolean).join(", ") || "–"],
       ["Overload", `rung ${stream.rung}: ${RUNGS[stream.rung] ?? "lighter"}`],

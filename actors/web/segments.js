@@ -50,6 +50,11 @@ class Rendition {
     return last?.start_s == null ? 0 : last.start_s + last.duration_s;
   }
 
+  // Whether it is known where all of it lies.
+  placed() {
+    return this.segments.at(-1)?.start_s != null;
+  }
+
   // The segment that is shown at `at_s`, else the first behind it.
   at(at_s) {
     return this.segments.find((s) => s.start_s !== null && at_s < s.start_s + s.duration_s) ?? null;
@@ -182,7 +187,7 @@ export class SegmentsView {
     const until_s = sink.bufferedFrom(now_s);
     const found = rendition.at(until_s + 0.02);
     const wanted = found && found === last ? rendition.after(found) : found;
-    sink.whole = rendition.ended && !wanted;
+    sink.whole = rendition.ended && !wanted && rendition.placed();
     return until_s - now_s > AHEAD_S ? null : wanted;
   }
 

@@ -73,7 +73,7 @@ class Sink {
       () =>
         new Promise((resolve, reject) => {
           this.buffer.onupdateend = resolve;
-          this.buffer.onerror = () => reject(new Error("the browser cannot play this video"));
+          this.buffer.onerror = () => reject(new Error(`the browser cannot play this: ${this.video.error?.message}`));
           job(this.buffer);
           if (!this.buffer.updating) resolve();
         }),

@@ -80,6 +80,16 @@ class Measuring(Twice):
         return Stamp(model="toy@1", runtime="measured", threads=1)
 
 
+class Slow(Twice):
+    """Twice, in 60 ms a batch that take no CPU: a worker more is capacity more, whatever the machine has."""
+
+    spec = StageSpec(name="slow", version=1, takes=(FrameBatch,), gives=FrameBatch, batch_frames=8)
+
+    def process(self, work: Work[FrameBatch]) -> FrameBatch:
+        threading.Event().wait(0.06)
+        return super().process(work)
+
+
 def _doubled(batch: FrameBatch, brighter: int) -> FrameBatch:
     planes = [p.repeat(2, axis=1).repeat(2, axis=2) for p in batch.planes()]
     planes[0] = np.minimum(planes[0], 255 - brighter) + np.uint8(brighter)

@@ -87,7 +87,7 @@ class MemoryService:
         )
         return self.statuses[stream]
 
-    async def delete(self, stream: str) -> None:
+    async def delete(self, stream: str, *, data: bool = False) -> None:  # what streams wrote is not its
         await self.show(stream)
         del self.statuses[stream], self.requests[stream]
 

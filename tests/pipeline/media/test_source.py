@@ -240,7 +240,7 @@ BAD: dict[str, tuple[Callable[[Path], Path | str], type[SourceError], str]] = {
     "concat": (lambda d: f"concat:{d}/a.mp4|{d}/b.mp4", Unreachable, "'concat:' is not allowed"),
     "subfile": (lambda d: f"subfile,,start,0,end,9,,:{d}/a.mp4", Unreachable, "no such file"),
     "subfile_scheme": (lambda d: f"subfile:{d}/a.mp4", Unreachable, "'subfile:' is not allowed"),
-    "live": (lambda d: "rtmp://127.0.0.1/live/x", Unreachable, "live sources over rtmp: are not supported"),
+    "srt": (lambda d: "srt://127.0.0.1:9000", UnsupportedMedia, "srt: is not supported directly"),
     "nul": (lambda d: "a\0b.mp4", Unreachable, "is no path"),
 }  # fmt: skip
 
