@@ -101,6 +101,7 @@ class Pool:
         load = self._meter.load(now_s, here)
         return StageStatus(
             name=self.name,
+            streams=len(self._streams),
             workers=here,
             min=self._rule.min,
             max=self._rule.max,

@@ -88,7 +88,7 @@ class Record:
 
     def running(self, base: Settings) -> Running:
         """Return it as admission sees it."""
-        wanted = wanted_of(self.request.settings(base), live=self.live)
+        wanted = wanted_of(self.request.settings(base, live=self.live), live=self.live)
         steady = self.updated_at - self.created_at > STEADY_S
         return running_of(wanted, self.progress, rung=self.rung, steady=steady)
 

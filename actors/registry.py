@@ -301,7 +301,7 @@ class Registry:
         self._log.append(event, round(record.updated_at * 1e9), forget=anew)
 
     def _settings_of(self, request: StreamRequest) -> Settings:
-        return request.settings(self._settings)
+        return request.settings(self._settings, live=_live(request))
 
     def _job(self, record: Record) -> Job:
         return Job(
@@ -316,7 +316,7 @@ class Registry:
         """Refuse what cannot run: an address that is not allowed, settings that do not go together."""
         settings = self._settings_of(request)
         check_uri(request.source.uri, options_of(settings.source))
-        graph_of(settings)
+        graph_of(settings, live=_live(request))
 
     def _check_place(self, request: StreamRequest) -> None:
         """Refuse an id in whose directory another source's output lies."""
@@ -331,11 +331,11 @@ class Registry:
     def _verdict(self, request: StreamRequest) -> Verdict:
         running = self._running()
         capacity = capacity_of(self._cpus(), self._gpus(), running)
-        return admit(self._wanted(request), capacity, running, max_streams=self._settings.service.max_streams)
+        limit = self._settings.service.max_streams
+        return admit(self._wanted(request), capacity, running, stages=self.stages(), max_streams=limit)
 
     def _wanted(self, request: StreamRequest) -> Wanted:
-        live = is_live(request.source.uri, request.source.mode)
-        return wanted_of(self._settings_of(request), live=live)
+        return wanted_of(self._settings_of(request), live=_live(request))
 
     def _running(self) -> list[Running]:
         with self._lock:
@@ -356,6 +356,10 @@ class RegistryActor:
         except LimpidError as error:
             error.__traceback__ = error.__cause__ = error.__context__ = None
             return error
+
+
+def _live(request: StreamRequest) -> bool:
+    return is_live(request.source.uri, request.source.mode)
 
 
 def _crew(hear: Callable[[News], None], expected: Settings) -> Crew:

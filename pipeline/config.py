@@ -143,6 +143,8 @@ class RecordSettings(Section):
 class OutputSettings(Section):
     """What a stream's directory holds beside HLS and tables."""
 
+    original: bool = False
+    """The source's own picture as a rendition beside the output, to compare with."""
     packets: bool = False
     """Keep the source's packets, so that a stream that cannot be read again can be replayed."""
 

@@ -43,6 +43,9 @@ ENHANCING = frozenset({"enhance", "guard"})
 ANALYSING = frozenset({"quality"})
 """Stages that `analyse.enabled: false` takes out."""
 
+COMPARING = frozenset({"original"})
+"""Stages that `outputs.original` switches."""
+
 KEEPING = frozenset({"packets"})
 """Stages that `outputs.packets: false` takes out."""
 
@@ -170,6 +173,7 @@ def graph_of(settings: Settings, *, live: bool = False) -> Graph:
     switched = (
         (settings.enhance.enabled, ENHANCING),
         (settings.analyse.enabled, ANALYSING),
+        (settings.outputs.original, COMPARING),
         (settings.outputs.packets, KEEPING),
     )
     off = frozenset[str]().union(*(stages for on, stages in switched if not on))

@@ -15,6 +15,10 @@ Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
+WINDOW_S = 300.0
+"""Seconds that a live stream's playlist reaches back where the request does not say."""
+
+
 class Part(BaseModel):
     """Base of all parts of a request: frozen, unknown keys refused."""
 
@@ -53,12 +57,16 @@ class HlsRequest(Part):
     """The HLS output."""
 
     segment_s: Annotated[float, Field(gt=0, le=30)] = 2.0
+    window_s: Annotated[float | None, Field(ge=0, le=31_536_000)] = None
+    """Seconds that playlist and segments reach back; 0: to the start. Not given: 300 of a live stream, 0 of a file."""
 
 
 class OutputsRequest(Part):
     """What is kept."""
 
     hls: HlsRequest = HlsRequest()
+    original: bool = False
+    """The source's own picture as a rendition beside the output, to compare with (`hls/input`)."""
     packets: bool = False
 
 
@@ -80,8 +88,15 @@ class StreamRequest(Part):
     slo: SloRequest = SloRequest()
     priority: Annotated[int, Field(ge=0, le=9)] = 5
 
-    def settings(self, base: Settings) -> Settings:
-        """Return the job's settings: the service's own, with what this request says put in."""
+    def settings(self, base: Settings, *, live: bool) -> Settings:
+        """Return the job's settings: the service's own, with what this request says put in.
+
+        Args:
+            base: of the service.
+            live: the source passes whether it is read or not.
+        """
+        hls = self.outputs.hls
+        window_s = hls.window_s if hls.window_s is not None else WINDOW_S if live else 0.0
         values: dict[str, Any] = base.to_dict()
         values["source"] |= {
             "mode": self.source.mode,
@@ -92,7 +107,14 @@ class StreamRequest(Part):
         values["enhance"] |= {"enabled": self.enhance.enabled, "scale": self.enhance.scale}
         if not self.enhance.network:
             values["enhance"]["model"] = "bicubic"
-        values["encode"] |= {"segment_s": self.outputs.hls.segment_s}
-        values["outputs"] |= {"packets": self.outputs.packets}
+        values["audio"] |= {"segment_s": hls.segment_s, "keep_s": window_s}
+        for video in ("encode", "original"):
+            values[video] |= {"segment_s": hls.segment_s, "keep_s": window_s, "live": live and not _remote(base)}
+        values["outputs"] |= {"original": self.outputs.original, "packets": self.outputs.packets}
         values["live"] |= {"max_lag_s": self.slo.max_lag_s}
         return Settings.from_dict(values, where="request")
+
+
+def _remote(base: Settings) -> bool:
+    """Say whether the service's store is no directory: the live view needs one."""
+    return "://" in base.service.store

@@ -334,7 +334,11 @@ async function start() {
   put("add-error", null);
   if (!$("add-id").reportValidity()) return;
   $("start").disabled = true;
-  const request = { source: $("add-uri").value.trim(), enhance: { enabled: $("add-enhance").checked } };
+  const request = {
+    source: $("add-uri").value.trim(),
+    enhance: { enabled: $("add-enhance").checked },
+    outputs: { original: $("add-original").checked },
+  };
   if ($("add-id").value) request.id = $("add-id").value;
   try {
     const stream = await call("POST", "/v1/streams", request);

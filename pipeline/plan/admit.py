@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pipeline.plan.ladder import Rung
-from pipeline.wire.status import Capacity, Verdict
+from pipeline.wire.status import Capacity, StageStatus, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,13 +171,21 @@ def capacity_of(cluster_cpus: float, gpus: float, running: Sequence[Running]) ->
     )
 
 
-def admit(wanted: Wanted, capacity: Capacity, running: Collection[Running], *, max_streams: int = 1000) -> Verdict:
+def admit(
+    wanted: Wanted,
+    capacity: Capacity,
+    running: Collection[Running],
+    *,
+    stages: Collection[StageStatus] = (),
+    max_streams: int = 1000,
+) -> Verdict:
     """Say whether a stream fits beside those that run, with figures in words.
 
     Args:
         wanted: the stream.
         capacity: of `capacity_of`, with the same `running`.
         running: all that run.
+        stages: the pools; a live stream that would ask more of one than it may grow to does not fit.
         max_streams: that may run at a time.
     """
     rung = _lightest(wanted)
@@ -186,6 +194,9 @@ def admit(wanted: Wanted, capacity: Capacity, running: Collection[Running], *, m
     if len(running) >= max_streams:
         reason = f"{len(running)} streams run, and {max_streams} may"
         return Verdict(fits=False, wanted_cpus=need, room_cpus=room, reason=reason, retry_after_s=RETRY_S)
+    full = next((why for stage in stages if (why := _full(stage))), "") if wanted.live else ""
+    if full:
+        return Verdict(fits=False, wanted_cpus=need, room_cpus=room, reason=full, retry_after_s=RETRY_S)
     if not wanted.live:
         words = f"a file needs {need:.2f} cores and waits where there are not more"
     else:
@@ -196,6 +207,18 @@ def admit(wanted: Wanted, capacity: Capacity, running: Collection[Running], *, m
     if need > SHARE * capacity.cpus:
         have = f"the whole cluster has {capacity.cpus:.1f}, of which streams may take {SHARE * capacity.cpus:.2f}"
     return Verdict(fits=False, wanted_cpus=need, room_cpus=room, reason=f"{words}, {have}", retry_after_s=RETRY_S)
+
+
+def _full(stage: StageStatus) -> str:
+    """Return why a pool has no room for a stream more like those that it has; "" where it has."""
+    if not stage.streams or stage.service_s <= 0:
+        return ""
+    demand = stage.arrival_hz * stage.service_s / stage.target_utilisation
+    more = demand * (stage.streams + 1) / stage.streams
+    if more <= stage.max:
+        return ""
+    asked = f"{stage.streams} streams ask for {demand:.1f} workers of the stage '{stage.name}'"
+    return f"{asked}, one more would make it {more:.1f}, and it may have {stage.max}"
 
 
 def starting_rung(wanted: Wanted, capacity: Capacity, running: Collection[Running]) -> Rung:

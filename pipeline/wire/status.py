@@ -90,6 +90,7 @@ class StageStatus:
     """One pooled stage over all streams: what it is asked for, and what it has.
 
     Attributes:
+        streams: that use it.
         workers, min, max: now, and the limits of scaling.
         pending: workers that are wanted and not there yet (starting, or no room).
         queue: batches that wait.
@@ -99,6 +100,7 @@ class StageStatus:
     """
 
     name: str
+    streams: int
     workers: int
     min: int
     max: int

@@ -33,6 +33,7 @@ STREAM = StreamStatus(
     last_error="it said secret",
 )
 STAGE = StageStatus(
+    streams=2,
     name="enhance",
     workers=2,
     min=1,

@@ -38,7 +38,7 @@ class MemoryService:
     async def create(self, request: StreamRequest, *, dry_run: bool) -> tuple[StreamStatus | Verdict, bool]:
         if self.failure is not None:
             raise self.failure
-        request.settings(Settings())
+        request.settings(Settings(), live=False)
         if "inner." in request.source.uri:
             raise Refused("this address is private", where=redact(request.source.uri), hint="allow its network")
         name = request.id or f"stream-{len(self.requests) + 1}"
@@ -120,6 +120,7 @@ class MemoryService:
 
 def _stage(name: str) -> StageStatus:
     return StageStatus(
+        streams=1,
         name=name,
         workers=1,
         min=0,

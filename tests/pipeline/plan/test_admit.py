@@ -27,6 +27,7 @@ from pipeline.plan.admit import (
     starting_rung,
 )
 from pipeline.plan.ladder import Rung
+from pipeline.wire.status import Quantiles, StageStatus
 
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 LIVE_360 = Wanted(width=640, height=360, fps=25)
@@ -180,3 +181,29 @@ def test_a_verdict_never_takes_more_than_the_room(wanted: Wanted, used: list[flo
     assert 0 <= capacity.room_cpus <= 0.9 * cluster + 0.001
     assert (verdict.retry_after_s > 0) == (not verdict.fits)
     assert cost_ms(wanted, Rung.BICUBIC) <= cost_ms(wanted, Rung.FULL) + 1e-9
+
+
+def test_a_pool_at_its_limit_takes_no_stream_more_and_says_why() -> None:
+    stage = StageStatus(
+        name="slow",
+        streams=4,
+        workers=5,
+        min=1,
+        max=5,
+        pending=0,
+        queue=0,
+        arrival_hz=50.0,
+        service_s=0.06,
+        utilisation=0.6,
+        target_utilisation=0.7,
+        latency_s=Quantiles(),
+    )
+    capacity = capacity_of(16.0, 0.0, [])
+    found = admit(Wanted(), capacity, [], stages=[stage])
+    assert not found.fits
+    assert (
+        "4 streams ask for 4.3 workers of the stage 'slow', one more would make it 5.4, and it may have 5"
+        in found.reason
+    )
+    assert admit(Wanted(), capacity, [], stages=[replace(stage, max=6)]).fits
+    assert admit(Wanted(live=False), capacity, [], stages=[stage]).fits
