@@ -68,6 +68,10 @@ class Encode(_Sticky):
     spec = StageSpec(name="encode", version=1, takes=(FrameBatch,), gives=None)
 
 
+class Original(_Sticky):
+    spec = StageSpec(name="original", version=1, takes=(FrameBatch,), gives=None)
+
+
 class Audio(_Sticky):
     spec = StageSpec(name="audio", version=1, takes=(PacketBatch,), gives=None)
 
@@ -103,7 +107,7 @@ def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The built-in names lead to the fakes above, so that these tests are about graphs alone."""
     fakes = {
         kind.spec.name: f"{__name__}:{kind.__name__}"
-        for kind in (Decode, Enhance, Guard, Encode, Audio, Packets, Quality, Record)
+        for kind in (Decode, Enhance, Guard, Encode, Original, Audio, Packets, Quality, Record)
     }
     monkeypatch.setattr(graph_module, "FLOW", fakes)
 
@@ -134,6 +138,7 @@ def test_shipped_graph_has_every_stage_of_the_drawing() -> None:
         "enhance",
         "guard",
         "encode",
+        "original",
         "audio",
         "packets",
         "quality",
@@ -155,9 +160,9 @@ def test_graph_survives_json() -> None:
 
 def test_consumers_and_sinks_are_found() -> None:
     graph = load_graph("enhance")
-    assert [node.name for node in graph.consumers("decode")] == ["enhance", "guard", "quality", "record"]
+    assert [node.name for node in graph.consumers("decode")] == ["enhance", "guard", "original", "quality", "record"]
     assert [node.name for node in graph.consumers("source")] == ["decode", "audio", "packets"]
-    assert [node.name for node in graph.sinks()] == ["encode", "audio", "packets", "record"]
+    assert [node.name for node in graph.sinks()] == ["encode", "original", "audio", "packets", "record"]
 
 
 def test_unknown_stage_names_the_nearest() -> None:
@@ -285,6 +290,23 @@ def test_packets_are_kept_only_where_that_is_asked_for() -> None:
     kept = graph_of(Settings.from_dict({"outputs": {"packets": True}}))
     assert "packets" in [node.name for node in kept.nodes]
     assert "packets" not in [node.name for node in graph_of(Settings()).nodes]
+
+
+def test_the_sources_picture_is_kept_only_where_that_is_asked_for() -> None:
+    kept = graph_of(Settings.from_dict({"outputs": {"original": True}}))
+    assert "original" in [node.name for node in kept.nodes]
+    assert "original" not in [node.name for node in graph_of(Settings()).nodes]
+
+
+def test_a_live_graph_gives_fewer_frames_at_a_time_and_says_so_for_ever() -> None:
+    graph = graph_of(Settings(), live=True)
+    assert {node.batch_frames for node in graph.nodes} == {2}
+    assert Graph.from_dict(graph.to_dict()) == graph
+    assert {node.batch_frames for node in graph_of(Settings()).nodes} == {8}
+    own = load_graph("name: test\nbatch_frames: 3\nstages:\n" + DECODE + ENCODE)
+    assert {node.batch_frames for node in own.nodes} == {3}
+    with pytest.raises(GraphError, match="batch_frames is 0"):
+        load_graph("name: test\nbatch_frames: 0\nstages:\n" + DECODE + ENCODE)
 
 
 def test_without_enhancement_the_source_is_encoded() -> None:
