@@ -32,6 +32,7 @@ from actors.service import RayService, registry_of
 from pipeline.commands.stopping import stop_on_signals
 from pipeline.config import Settings, load_settings
 
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}  # paths hold signatures of links
 REPLICAS = 1  # of the API; it holds no state, so more may run
 
 
@@ -65,6 +66,7 @@ def application(settings: Settings) -> Application:
         max_ongoing_requests=1000,  # event streams and live views stay open
         ray_actor_options={"num_cpus": 0.01},
         health_check_period_s=5,
+        logging_config=_QUIET,
     )
     bound: Application = deployment.bind()
     return bound
@@ -94,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
     host, port = settings.service.host, settings.service.port or _free_port(settings.service.host)
     print("Ray and the service start …", flush=True)
     with ray_running(), stop_on_signals() as stopping:
-        serve.start(http_options=HTTPOptions(host=host, port=port), logging_config={"log_level": "WARNING"})
+        serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=_QUIET)
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         try:
             serve.run(application(settings), name="limpid")

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 from actors.cluster import slab_directories
 from actors.crew import Crew
@@ -32,7 +33,7 @@ from pipeline.flow.sources import options_of
 from pipeline.graph import graph_of
 from pipeline.media.hostile import check_uri
 from pipeline.media.source import is_live
-from pipeline.plan.admit import Running, Wanted, admit, capacity_of, starting_rung
+from pipeline.plan.admit import Running, Wanted, admit, capacity_of, cluster_cpus, starting_rung
 from pipeline.request import StreamRequest
 from pipeline.store import manifest as manifests
 from pipeline.store.objects import open_store
@@ -44,6 +45,7 @@ from pipeline.wire.status import Capacity, StageStatus, StreamStatus, Verdict
 
 NAME = "limpid-registry"
 _COLLECT_S = 0.5  # between two looks for new events
+_REFUSED_S = 120.0  # that a stream that did not fit counts as wanted: a node takes so long to come
 _END_S = 1.5  # that deleting waits for a stream to end; it ends all the same
 _FRESH_S = 15.0  # since the supervisor's last news, until the service counts as not ready
 
@@ -55,6 +57,7 @@ class Registry:
         settings: of the service; what a stream's request does not say is as here.
         crew: makes the processes, given what hears the news and the settings that streams will have.
         cpus, gpus: of the cluster.
+        grow: is told how many cores the cluster should have, whenever that changes.
     """
 
     def __init__(
@@ -64,12 +67,16 @@ class Registry:
         *,
         cpus: Callable[[], float],
         gpus: Callable[[], float],
+        grow: Callable[[int], None],
     ) -> None:
         self._settings = settings
         self._store = open_store(settings.service.store)
         self._store.check()
         self._log = ServiceLog(self._store)
-        self._cpus, self._gpus = cpus, gpus
+        self._cpus, self._gpus, self._grow = cpus, gpus, grow
+        self._refused: list[tuple[float, float]] = []  # (time.monotonic(), cores) of streams that did not fit
+        self._told_cpus = 0
+        self._collected: set[str] = set()  # ended streams whose events are all in the log
         self._lock = threading.RLock()
         self._records: dict[str, Record] = load_records(self._store)
         self._ended: dict[str, list[threading.Event]] = {}
@@ -110,6 +117,7 @@ class Registry:
             return verdict, False
         with self._lock:
             if not verdict.fits:
+                self._refused.append((time.monotonic(), verdict.wanted_cpus))
                 raise CapacityError(
                     verdict.reason, where="streams", hint="stop another stream", retry_after_s=verdict.retry_after_s
                 )
@@ -271,11 +279,23 @@ class Registry:
     def _collect(self) -> None:
         while not self._stopping.wait(_COLLECT_S):
             with self._lock:
-                streams = [StreamId(name) for name in self._records]
+                ended = {name for name, record in self._records.items() if record.ended}
+                streams = [StreamId(name) for name in self._records if name not in self._collected]
             try:
                 self._log.collect(streams)
+                self._collected = ended
             except LimpidError as error:
                 self._broken = f"the events cannot be written: {error}"
+            self._ask_for_cores()
+
+    def _ask_for_cores(self) -> None:
+        """Have Ray's autoscaler see what runs and what was refused: our processes claim next to nothing of a node."""
+        now_s = time.monotonic()
+        self._refused = [(at_s, cpus) for at_s, cpus in self._refused if now_s - at_s < _REFUSED_S]
+        wanted = cluster_cpus(self._running(), sum(cpus for _, cpus in self._refused))
+        if wanted != self._told_cpus:
+            self._told_cpus = wanted
+            self._grow(wanted)
 
     def _record(self, stream: str) -> Record:
         record = self._records.get(stream)
@@ -347,7 +367,9 @@ class RegistryActor:
     """The actor around a Registry; every method is one of its, with a LimpidError given back instead of raised."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._registry = Registry(Settings.from_dict(settings), _crew, cpus=_counted("CPU"), gpus=_counted("GPU"))
+        self._registry = Registry(
+            Settings.from_dict(settings), _crew, cpus=_counted("CPU"), gpus=_counted("GPU"), grow=_grow
+        )
 
     def ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method; return what it returns or the LimpidError that it raises."""
@@ -369,6 +391,11 @@ def _crew(hear: Callable[[News], None], expected: Settings) -> Crew:
     name = f"service-{ray.get_runtime_context().gcs_address.replace(':', '-')}"
     claim = Claim(name, directories) if directories else None
     return Crew(f"{PREFIX}{name}", claim, detached=True, hear=hear, expected=expected)
+
+
+def _grow(cpus: int) -> None:
+    """Tell Ray's autoscaler, where there is one, how many cores there should be."""
+    request_resources(num_cpus=cpus)
 
 
 def _counted(resource: str) -> Callable[[], float]:

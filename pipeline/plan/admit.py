@@ -221,6 +221,11 @@ def _full(stage: StageStatus) -> str:
     return f"{asked}, one more would make it {more:.1f}, and it may have {stage.max}"
 
 
+def cluster_cpus(running: Collection[Running], refused_cpus: float) -> int:
+    """Return the cores that a cluster should have for what runs and what was refused lately: an autoscaler's aim."""
+    return math.ceil((sum(_taken(each) for each in running) + refused_cpus) / SHARE - 1e-9)
+
+
 def starting_rung(wanted: Wanted, capacity: Capacity, running: Collection[Running]) -> Rung:
     """Return the first rung at which a stream fits, its lightest one if none does: where its ladder is to begin."""
     factor = correction(running)

@@ -95,3 +95,14 @@ def test_a_host_chooses_the_runtime_and_may_die_of_it(deaths: int, clip: Path, t
         assert outcome.state == "failed"
         assert "enhance.runtime" in str(outcome.error)
         assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_fewer_frames_at_a_time_give_the_same_bytes(
+    clip: Path, reference: Made, tmp_path: Path, ray_session: None
+) -> None:
+    job = job_of(clip, tmp_path / "out", tmp_path)
+    graph = Path(job.settings.graph)
+    graph.write_text(f"batch_frames: 2\n{graph.read_text()}")
+    outcome = run(job)
+    assert (outcome.state, outcome.frames, outcome.error) == ("completed", FRAMES, None)
+    assert made_by(tmp_path / "out") == reference

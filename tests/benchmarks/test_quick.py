@@ -146,3 +146,9 @@ def test_memory_takes_the_slope_of_the_line(bench: None) -> None:
     from memory import _slope
 
     assert _slope([0.0, 1.0, 2.0, 3.0], [100.0, 103.0, 105.0, 108.0]) == pytest.approx(2.6)
+
+
+def test_a_short_soak_loses_no_frame(tmp_path: Path) -> None:
+    """Five live streams, while the supervisor, a reader and the service go: what it would call a fault raises."""
+    rows = rows_of("live", tmp_path / "l.json", "--cases", "soak")
+    assert {r["metric"] for r in rows} >= {"memory_slope", "fds_slope", "lag_p95"}
