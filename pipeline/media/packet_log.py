@@ -141,8 +141,8 @@ class PacketLog:
                 # Of an earlier process's log, and asked for again: what came next is the first that this one gave.
                 return self._at(oldest.number, 0)
             for place, known in enumerate(self._epochs):
-                if known.number != epoch:
-                    continue
+                if known.number != epoch or (packet and epoch > self._highest):
+                    continue  # inside an epoch that nobody was given yet, it is a place in another process's log
                 later = self._epochs[place + 1 : place + 2]
                 stop = later[0].first if later else end
                 serial = known.first + packet

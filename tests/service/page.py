@@ -124,6 +124,7 @@ def recorded(work: Path, store: Path, *, original: bool = True, frames: int = 15
             "encode": {"segment_s": SEGMENT_S},
             "original": {"segment_s": SEGMENT_S},
             "audio": {"segment_s": SEGMENT_S},
+            "outputs": {"original": original},
         }
     )
     outcome = run_local(Job(stream=StreamId("clip"), source=str(clip), store=str(store), settings=settings))

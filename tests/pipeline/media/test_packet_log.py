@@ -184,6 +184,16 @@ def test_no_packet_has_two_names_and_epochs_rise(steps: list[tuple[str, int, int
         at = max(at, (span.epoch, span.stop))
 
 
+def test_a_position_inside_an_epoch_that_was_not_given_is_of_another_log() -> None:
+    log = filled(13)
+    assert taken(log.take(0, 0, STREAM)) == (0, 0, [10, 11, 12])
+    for epoch in range(1, 5):
+        log.begin("the source was away", 1.0)
+        for i in range(3):
+            put(log, 20 + 3 * epoch + i, key=i == 0)
+    assert taken(log.take(4, 2, STREAM)) == (5, 0, [32, 33, 34])
+
+
 def test_a_position_of_an_earlier_process_stays_the_same_place_when_it_is_asked_for_again() -> None:
     """A flow that is taken up anew asks twice; the second time must not cost another gap."""
     log = filled(13)

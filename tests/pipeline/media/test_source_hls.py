@@ -513,4 +513,4 @@ def _sockets() -> list[socket.socket]:
     import gc
 
     gc.collect()
-    return [o for o in gc.get_objects() if isinstance(o, socket.socket) and o.fileno() >= 0]
+    return [o for o in gc.get_objects() if issubclass(type(o), socket.socket) and o.fileno() >= 0]
