@@ -22,7 +22,7 @@ class Meters:
     def __init__(self, rung: int) -> None:
         self.source = SourceState(connected=False)
         self.rung = rung
-        self._lag, self._lag_now = Window(window_s=10.0), Window(window_s=2.0, slices=8)
+        self._lag, self._lag_now = Window(window_s=5.0), Window(window_s=2.0, slices=8)
         self._came_s = self._done_s = 0.0  # when something last arrived, and was last done
         self._first_s = math.inf  # when something was first done
         self._in, self._cpu = Rate(), Rate()

@@ -144,7 +144,7 @@ def publish(client: socket.socket, over: threading.Event) -> None:
         av.VideoFrame.from_ndarray(picture(i, WIDTH, HEIGHT), format="rgb24").reformat(format="yuv420p").to_ndarray()
         for i in range(0, 50)
     ]
-    options = {"flush_packets": "1", "muxdelay": "0", "muxpreload": "0"}
+    options = {"flush_packets": "1"}
     out = av.open(client.makefile("wb", buffering=0), "w", format="mpegts", options=options)
     stream: Any = out.add_stream("libx264", rate=RATE)
     stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"

@@ -124,7 +124,7 @@ def follow(folder: Path, share: float) -> list[Row]:
     graph = folder / "graph.yaml"
     graph.write_text(FOLLOWED, encoding="utf-8")
     config = folder / "limpid.yaml"
-    flow = {"plan": "unchained", "hosts": 1, "max_hosts": 8}
+    flow = {"plan": "unchained", "hosts": 1, "max_hosts": 5}  # what four streams need; a fifth would want more
     settings = {"graph": str(graph), "stage_modules": ["tests.actors.stages"], "flow": flow}
     config.write_text(yaml.safe_dump({**settings, "encode": {"preset": "ultrafast"}}), encoding="utf-8")
     total_s = sum(FOLLOW_S.values()) * share + 60
@@ -148,7 +148,9 @@ def follow(folder: Path, share: float) -> list[Row]:
         watch(FOLLOW_S["one"] * share)
         step_s = time.monotonic() - began_s
         for number in range(1, 4):
-            served.ask("POST", "/v1/streams", body(f"f-{number}", camera.port))
+            # What the first ones take has to be measured before the last fits beside them: asked again, as a client is.
+            request = body(f"f-{number}", camera.port)
+            until(lambda: served.ask("POST", "/v1/streams", request)[0] in (200, 201), 60)  # noqa: B023  # used at once
         watch(FOLLOW_S["four"] * share)
         four = served.ask("GET", "/v1/streams")[1]["items"]
         refused, problem = served.ask("POST", "/v1/streams", {**body("fifth", camera.port), "id": "fifth"})
@@ -166,9 +168,10 @@ def follow(folder: Path, share: float) -> list[Row]:
     table = [
         ["lag p95 above its target until, s after the step", f"{recovered_s:.1f}", "≤ 15", met(recovered_s <= 15)],
         ["workers at one stream, at four, at one again", f"{seen[0][2]}, {most}, {least}", "", met(least < most)],
-        ["a fifth stream", f"{refused} {str(problem.get('detail', ''))[:60]}", "", ""],
+        ["a fifth stream is refused", f"{refused}", "503", met(refused == 503)],
         ["gaps of the four", str(lost), "0", met(not lost)],
     ]
+    print(problem.get("detail", ""))
     print_table("Load 1 → 4 → 1", ["figure", "measured", "target", ""], table)
     return [
         row("load 1 to 4", "lag_above_target_for", "s", recovered_s),
@@ -313,7 +316,7 @@ def until(done: Callable[[], bool], within_s: float) -> None:
     while not done():
         if time.monotonic() > end_s:
             raise TimeoutError(f"it did not happen within {within_s:g} s")
-        settle(0.05)
+        settle(0.2)
 
 
 def settle(seconds: float) -> None:

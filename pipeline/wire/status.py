@@ -13,7 +13,7 @@ ENDED = frozenset({COMPLETED, FAILED, STOPPED})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quantiles:
-    """Of the last minute's batches, seconds; all 0 where nothing was measured."""
+    """Of the last minute's batches (of `lag_s`: the last five seconds'), seconds; all 0 where nothing was measured."""
 
     p50: float = 0.0
     p95: float = 0.0
