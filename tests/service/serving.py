@@ -124,8 +124,8 @@ def _title(process: psutil.Process) -> str:
 
 def frames_of(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of a stream's table of frames, in order."""
-    parts = sorted((folder / "tables" / "frames").glob("*.parquet"))
-    return [row for part in parts for row in pq.read_table(part).to_pylist()]
+    rows = [row for part in (folder / "tables" / "frames").glob("*.parquet") for row in pq.read_table(part).to_pylist()]
+    return sorted(rows, key=lambda row: (row["epoch"], row["seq"]))
 
 
 def check_whole(folder: Path, *, ticks_a_frame: int) -> int:
