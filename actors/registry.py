@@ -232,8 +232,8 @@ class Registry:
             except queue.Empty:
                 pass
             try:
-                self._crew.step()
                 self._broken = ""
+                self._crew.step()
             except LimpidError as error:
                 self._broken = str(error)
                 self._stopping.wait(5.0)
@@ -251,17 +251,21 @@ class Registry:
                     if after.state != record.state and not after.deleting:
                         changed.append(after)
             ended = [(self._records[key], outcome) for key, outcome in news.outcomes.items() if key in self._records]
-        for record in changed:
-            record.save(self._store)
-            self._tell(record, record.reason)
         for record, outcome in ended:
-            if record.deleting:
-                self._forget(record)
-                continue
-            done = record.finished(outcome, time.time())
-            with self._lock:
-                self._records[record.id] = done
-            done.save(self._store)
+            if not record.deleting:
+                with self._lock:
+                    self._records[record.id] = record.finished(outcome, time.time())
+        try:
+            for record in changed:
+                record.save(self._store)
+                self._tell(record, record.reason)
+            for record, _ in ended:
+                if record.deleting:
+                    self._forget(record)
+                else:
+                    self._records[record.id].save(self._store)
+        except LimpidError as error:  # a store that is full or away: news are told once, and must not be lost for it
+            self._broken = f"the list of streams cannot be written: {error}"
 
     def _forget(self, record: Record) -> None:
         if record.delete_data:
@@ -387,9 +391,10 @@ def _live(request: StreamRequest) -> bool:
 def _crew(hear: Callable[[News], None], expected: Settings) -> Crew:
     """Return the service's crew: detached, and named after the Ray that it lives in."""
     directories = slab_directories()
-    sweep(slab_directories())
     name = f"service-{ray.get_runtime_context().gcs_address.replace(':', '-')}"
+    # Claimed before anything is swept: of an earlier registry's crew nobody holds the lock, and its files are in use.
     claim = Claim(name, directories) if directories else None
+    sweep(slab_directories())
     return Crew(f"{PREFIX}{name}", claim, detached=True, hear=hear, expected=expected)
 
 
