@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -12,7 +13,7 @@ from actors.http.problem import RETRY_AFTER_S
 from actors.http.service import Here
 from pipeline.commands.probe import probe
 from pipeline.errors import CapacityError
-from pipeline.media.source import SourceOptions
+from pipeline.flow.sources import options_of
 from pipeline.request import Part
 
 router = APIRouter(tags=["sources"])
@@ -40,13 +41,5 @@ async def look(here: Here, request: ProbeRequest) -> dict[str, Any]:
         raise CapacityError(
             f"{MAX_PROBES} sources are being looked at", hint="ask again later", retry_after_s=RETRY_AFTER_S
         )
-    wanted = here.settings.source
-    options = SourceOptions(
-        open_timeout_s=wanted.open_timeout_s,
-        read_timeout_s=wanted.read_timeout_s,
-        allow_private=wanted.allow_private,
-        networks=wanted.networks,
-        local=wanted.local,
-        reconnect_attempts=1,
-    )
+    options = replace(options_of(here.settings.source), reconnect_attempts=1)
     return await to_thread.run_sync(probe, request.uri, options, limiter=_threads)

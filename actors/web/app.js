@@ -249,7 +249,9 @@ class Detail {
     const item = element("li");
     const time = element("time", new Date(event.time).toLocaleTimeString());
     time.dateTime = event.time;
-    const data = Object.entries(event.data).map(([name, value]) => `${name}: ${plain(value)}`);
+    const data = Object.entries(event.data)
+      .filter(([, value]) => value !== "")
+      .map(([name, value]) => `${name}: ${plain(value)}`);
     item.append(time, element("strong", event.type), ` ${data.join(", ")}`);
     $("events").prepend(item);
     while ($("events").children.length > MOST_EVENTS) $("events").lastElementChild.remove();
