@@ -1,8 +1,8 @@
 """The service: the HTTP API on Ray Serve, in front of the registry.
 
     serve run serve_app:app                       # settings from the environment (LIMPID_…)
-    serve run serve_app:build config=limpid.yaml  # and from a file; service.port=9000 and the like go too
-    serve deploy deploy/serve.yaml
+    serve run serve_app:build config=limpid.yaml  # and from a file; service.store=s3://… and the like go too
+    serve deploy deploy/serve.yaml                # again with other settings: streams go on
 
 Or without knowing Ray: `limpid serve`.
 """
@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import yaml
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import HTTPOptions
 
 from actors.cluster import ray_running
-from actors.crew import NAMESPACE
 from actors.http.app import make_app
 from actors.http.auth import tokens_needed
-from actors.registry import NAME
-from actors.service import RayService, registry_of
+from actors.lifetime import DRAIN_S, lifespan_of
+from actors.service import RayService, end_service
 from pipeline.commands.stopping import stop_on_signals
 from pipeline.config import Settings, load_settings
 
@@ -41,12 +41,16 @@ def build(args: dict[str, Any]) -> Application:
 
     Args:
         args: `config`, a YAML file of settings; all else are settings by their dotted names (`service.store`).
+            `serve run` gives texts only: lists in them are written as in YAML.
 
     Raises:
         ConfigError: a setting is wrong.
     """
     args = dict(args)
     path = args.pop("config", None)
+    for name, value in args.items():
+        if isinstance(value, str) and value.startswith("["):
+            args[name] = yaml.safe_load(value)
     return application(load_settings(Path(path) if path else None, overrides=args))
 
 
@@ -57,7 +61,9 @@ def application(settings: Settings) -> Application:
     def api() -> Any:
         """Build the API in its replica, where Ray is; the registry begins with the first."""
         here = Settings.from_dict(values)
-        return make_app(RayService(registry_of(here)), here.service.store, here)
+        service = RayService(here)
+        lifespan = lifespan_of(service, serve.get_replica_context().app_name)
+        return make_app(service, here.service.store, here, lifespan=lifespan)
 
     deployment: Any = serve.deployment(
         serve.ingress(api)(),
@@ -66,6 +72,7 @@ def application(settings: Settings) -> Application:
         max_ongoing_requests=1000,  # event streams and live views stay open
         ray_actor_options={"num_cpus": 0.01},
         health_check_period_s=5,
+        graceful_shutdown_timeout_s=DRAIN_S,
         logging_config=_QUIET,
     )
     bound: Application = deployment.bind()
@@ -109,14 +116,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _end() -> None:
-    """End streams so that they can be taken up, then the service."""
-    try:
-        registry = ray.get_actor(NAME, namespace=NAMESPACE)
-        ray.get(registry.ask.remote("end", streams=True), timeout=60)
-        ray.kill(registry, no_restart=True)
-    except (ValueError, ray.exceptions.RayError):
-        print("the registry did not end its streams; the next service takes them up", file=sys.stderr)
+    """End the service: its replica ends streams and registry (actors/lifetime.py); what it could not, this does."""
     serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
+    try:
+        end_service()
+    except ray.exceptions.RayError:
+        print("the registry did not end its streams; the next service takes them up", file=sys.stderr)
 
 
 def _free_port(host: str) -> int:

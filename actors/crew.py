@@ -108,6 +108,7 @@ class Crew:
                 handle = ray.get_actor(actor, namespace=NAMESPACE)
             except ValueError:
                 continue  # it has just died
+            self._pids[actor] = handle.pid.remote()
             number = int(found[2])
             if found[1] == "h":
                 self._hosts[actor] = handle, Device(resource=found[3] or "", share=float(found[4] or 0))

@@ -14,6 +14,7 @@ from pipeline.wire.status import SourceState
 
 _COMING_S = 1.0  # since the last frame until none are coming any more
 _SETTLING_S = 3.0
+_LAG_WINDOW_S = 5.0
 
 
 class Meters:
@@ -22,7 +23,7 @@ class Meters:
     def __init__(self, rung: int) -> None:
         self.source = SourceState(connected=False)
         self.rung = rung
-        self._lag, self._lag_now = Window(window_s=5.0), Window(window_s=2.0, slices=8)
+        self._lag, self._lag_now = Window(window_s=_LAG_WINDOW_S), Window(window_s=2.0, slices=8)
         self._came_s = self._done_s = 0.0  # when something last arrived, and was last done
         self._first_s = math.inf  # when something was first done
         self._in, self._cpu = Rate(), Rate()
@@ -69,6 +70,7 @@ class Meters:
             fps_in=self._in.per_s(now_s),
             fps_out=min((rate.per_s(now_s) for rate in self._out.values()), default=0.0),
             lag_s=self._lag.quantiles(now_s),
+            settling=now_s - self._first_s <= _SETTLING_S + _LAG_WINDOW_S,
             latency_s={name: window.quantiles(now_s) for name, window in self._latency.items()},
             cpu_cores=self._cpu.per_s(now_s),
             rung=self.rung,

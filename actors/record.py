@@ -226,7 +226,7 @@ def _state_of(progress: Progress, max_lag_s: float) -> tuple[str, str]:
         return RECONNECTING if begun else CONNECTING, f"{source.reason or 'the source is opened'}{tries}"
     if progress.rung:
         return DEGRADED, f"rung {progress.rung} of the overload ladder"
-    if progress.lag_s.p95 > max_lag_s:
+    if progress.lag_s.p95 > max_lag_s and not progress.settling:
         return DEGRADED, f"lag is {progress.lag_s.p95:.1f} s, above {max_lag_s:g} s"
     return RUNNING, ""
 

@@ -8,6 +8,7 @@ gone. Replicas of the HTTP API ask it (`actors/service.py`).
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import secrets
 import threading
@@ -29,6 +30,7 @@ from actors.supervisor import News
 from pipeline.config import Settings
 from pipeline.errors import CapacityError, ConfigError, Conflict, LimpidError, NotFound
 from pipeline.flow.job import Job
+from pipeline.flow.ledger import as_begun
 from pipeline.flow.sources import options_of
 from pipeline.graph import graph_of
 from pipeline.media.hostile import check_uri
@@ -89,7 +91,7 @@ class Registry:
         for record in self._records.values():
             if not record.ended:
                 self._tell(record, record.reason)  # it may have died before it could
-                self._crew.add(self._job(record), record.id)
+                self._crew.add(self._job(record, again=True), record.id)
         self._threads = [
             threading.Thread(target=target, name=f"registry-{name}", daemon=True)
             for name, target in (("crew", self._drive), ("events", self._collect))
@@ -206,6 +208,10 @@ class Registry:
         if self._broken:
             return self._broken
         return "" if time.monotonic() - self._heard_s < _FRESH_S else "the supervisor has not answered yet"
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that it works with."""
+        return self._settings.to_dict()
 
     def pids(self) -> Mapping[str, int]:
         """Return the processes by role, for tests and for people who look into the service."""
@@ -327,12 +333,18 @@ class Registry:
     def _settings_of(self, request: StreamRequest) -> Settings:
         return request.settings(self._settings, live=_live(request))
 
-    def _job(self, record: Record) -> Job:
+    def _job(self, record: Record, *, again: bool = False) -> Job:
+        """Return what is to be done for a stream; `again`: another registry has begun it, maybe with other settings."""
+        settings, store = self._settings_of(record.request), self._store.part(f"streams/{record.id}")
+        if again:
+            with contextlib.suppress(LimpidError):  # what is wrong with it its run tells
+                found = manifests.load(store)
+                settings = as_begun(settings, found) if found is not None else settings
         return Job(
             stream=StreamId(record.id),
             source=record.request.source.uri,
-            store=self._store.part(f"streams/{record.id}").url,
-            settings=self._settings_of(record.request),
+            store=store.url,
+            settings=settings,
             rung=record.rung,
         )
 

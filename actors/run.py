@@ -91,8 +91,10 @@ class StreamRun:
         self._last_sink_s = 0.0
         self._gap_s = 0.0
         networks = any(node.networks for box in boxes for node in box.nodes)
-        self._lighter = self._job.live and networks and bool(ledger.stamp.model)  # whether work can be made lighter
-        if self._lighter and self._job.rung and ledger.fresh:
+        encodes = any(node.stage.spec.name == "encode" for box in boxes for node in box.nodes)
+        rungs = {Rung.BICUBIC: networks and bool(ledger.stamp.model), Rung.LIGHTER_ENCODE: encodes}
+        self._rungs = (Rung.FULL, *(rung for rung, there in rungs.items() if there and self._job.live))
+        if self._job.rung in self._rungs[1:] and ledger.fresh:
             ledger.take_rung(self._job.rung, 0, 0, "there was no room for more when it began")
         self._meters = Meters(ledger.rung)
         self.aim(self._job.settings.live.max_lag_s)
@@ -120,14 +122,19 @@ class StreamRun:
     def aim(self, max_lag_s: float) -> None:
         """Keep this lag from now on."""
         self._max_lag_s = max_lag_s
-        rule = LadderRule(target_s=max_lag_s)
-        self._ladder = Ladder(rule, Rung(self._meters.rung)) if self._lighter else None
+        rule = LadderRule(target_s=max_lag_s, rungs=self._rungs)
+        self._ladder = Ladder(rule, Rung(self._meters.rung)) if self._rungs[1:] else None
 
     def running(self) -> Running:
         """Return the stream as the rules of size see it."""
         wanted = wanted_of(self._job.settings, live=self._job.live)
         steady = self._meters.settled(time.monotonic())
         return running_of(wanted, self.status(), rung=self._job.rung, steady=steady)
+
+    @property
+    def live(self) -> bool:
+        """Whether its source passes whether it is read or not."""
+        return self._job.live
 
     @property
     def is_well(self) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from ray.exceptions import RayActorError, RayError
+import ray
+from ray.exceptions import ActorDiedError, RayActorError, RayError
 
 from actors.crew import NAMESPACE
 from actors.registry import NAME, RegistryActor
@@ -15,10 +18,11 @@ from pipeline.request import StreamRequest
 from pipeline.wire.status import Capacity, StageStatus, StreamStatus, Verdict
 
 _AT_ONCE = 32  # questions that the registry answers at a time
+_END_S = 60.0  # that ending may take
 
 
 def registry_of(settings: Settings) -> Any:
-    """Return the registry's handle, beginning it if there is none."""
+    """Return the registry's handle, beginning it with these settings if there is none."""
     return RegistryActor.options(  # type: ignore[attr-defined]  # Ray adds it to the class
         name=NAME,
         namespace=NAMESPACE,
@@ -30,15 +34,58 @@ def registry_of(settings: Settings) -> Any:
     ).remote(settings.to_dict())
 
 
+def end_service() -> None:
+    """End streams so that they can be taken up, then the registry; nothing happens where there is none.
+
+    Raises:
+        RayError: the registry did not do so.
+    """
+    try:
+        registry = ray.get_actor(NAME, namespace=NAMESPACE)
+    except ValueError:
+        return
+    ray.get(registry.ask.remote("end", streams=True), timeout=_END_S)
+    ray.kill(registry, no_restart=True)
+
+
 class RayService:
     """Implements actors.http.service.Service.
 
     Args:
-        registry: its handle.
+        settings: of the service; a registry is begun with them where there is none.
     """
 
-    def __init__(self, registry: Any) -> None:
-        self._registry = registry
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._registry = registry_of(settings)
+        self._ended = False
+
+    async def settled(self) -> bool:
+        """Say whether the registry works with these settings; if not, put another one in its place.
+
+        That one finds the streams at work, as after a death. In another store they are not its own: they are ended.
+
+        Raises:
+            LimpidError: the registry does not answer.
+        """
+        known, wanted = await self._ask("settings"), self._settings.to_dict()
+        if known == wanted:
+            return True
+        before = self._registry
+        with contextlib.suppress(LimpidError):
+            await self._ask("end", streams=known["service"]["store"] != wanted["service"]["store"])
+        ray.kill(before, no_restart=True)
+        self._registry = registry_of(self._settings)
+        return False
+
+    async def end(self) -> None:
+        """End streams so that they can be taken up, and the registry; from now on there is none to ask.
+
+        Raises:
+            RayError: the registry did not do so.
+        """
+        self._ended = True
+        await asyncio.to_thread(end_service)
 
     async def create(self, request: StreamRequest, *, dry_run: bool) -> tuple[StreamStatus | Verdict, bool]:
         return cast("tuple[StreamStatus | Verdict, bool]", await self._ask("create", request, dry_run=dry_run))
@@ -77,6 +124,8 @@ class RayService:
         try:
             answer = await self._registry.ask.remote(method, *args, **kwargs)
         except RayActorError as error:
+            if isinstance(error, ActorDiedError) and not self._ended:  # for good: Ray does not start it again
+                self._registry = registry_of(self._settings)
             raise CapacityError(
                 "the registry is being restarted", where="service", hint="ask again", retry_after_s=1.0
             ) from error

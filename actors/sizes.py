@@ -10,8 +10,7 @@ from pipeline.plan.admit import Running, Wanted
 from pipeline.plan.ladder import Rung
 from pipeline.stages.enhance import CONVENTIONAL
 
-RUNGS = (Rung.FULL, Rung.BICUBIC)
-"""Of the overload ladder, those that do something today."""
+LANES = 2  # boxes that the planner cuts a stream into at most
 
 
 def wanted_of(settings: Settings, *, live: bool) -> Wanted:
@@ -23,8 +22,22 @@ def wanted_of(settings: Settings, *, live: bool) -> Wanted:
         network=network,
         runtime=settings.enhance.runtime,
         analyse=settings.analyse.enabled,
-        rungs=RUNGS if network else RUNGS[:1],
+        rungs=(Rung.FULL, *([Rung.BICUBIC] if network else []), Rung.LIGHTER_ENCODE),
     )
+
+
+def lanes_of(live: bool, beside: int, cpus: int) -> int:
+    """Return into how many processes that work at once a stream is to be cut, where the plan is the planner's.
+
+    A file takes what there is. Live streams take two as long as there are as many cores; then one: every batch that
+    crosses costs a call and a copy, every process its memory, and many streams keep all cores at work by themselves.
+
+    Args:
+        live: it passes whether it is read or not.
+        beside: live streams that run.
+        cpus: cores of the cluster.
+    """
+    return cpus if not live or LANES * (beside + 1) <= cpus else 1
 
 
 def running_of(wanted: Wanted, progress: Progress | None, *, rung: int, steady: bool) -> Running:

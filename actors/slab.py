@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import time
 from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ PREFIX = "limpid-slab-"
 _LOCK = ".lock"
 _ALIGN = 4096
 _FILE_BYTES = 16 << 20
+_DYING_S = 10.0  # that who held a claim before may take to be gone
 _ROOMY = 4  # blocks of the size in need that a new file holds at least
 
 
@@ -274,7 +276,10 @@ class Claim:
     def __init__(self, run: str, directories: Sequence[Path]) -> None:
         self.name = f"{PREFIX}{run}"
         self.directories = tuple(directories)
-        self._lock = _locked(self.directories[0] / f"{self.name}{_LOCK}")
+        path, until = self.directories[0] / f"{self.name}{_LOCK}", time.monotonic() + _DYING_S
+        while (lock := _locked(path)) is None and time.monotonic() < until:
+            time.sleep(0.05)
+        self._lock = lock
         assert self._lock is not None, f"{self.name} is taken"
 
     def release(self) -> None:

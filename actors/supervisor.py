@@ -18,6 +18,7 @@ from actors.hosts import ANYWHERE, Hosts
 from actors.pool import Pool
 from actors.run import StreamRun, device_of, key_of
 from actors.seats import Places
+from actors.sizes import lanes_of
 from pipeline.config import Settings
 from pipeline.errors import LimpidError
 from pipeline.flow.boxes import Box, groups_of, make_boxes
@@ -105,7 +106,12 @@ class Supervisor:
                 self._outcomes[key] = failed(job, error)
         self._hosts.learn(_modules(graphs.values()))
         cpus = self._terms.cpus
-        plans = {key: groups_of(graph, jobs[key].settings.flow.plan, lanes=cpus) for key, graph in graphs.items()}
+        plans: dict[str, list[list[str]]] = {}
+        beside = sum(run.live for run in self._runs.values())
+        for key, graph in graphs.items():
+            live = jobs[key].live
+            plans[key] = groups_of(graph, jobs[key].settings.flow.plan, lanes=lanes_of(live, beside, cpus))
+            beside += live
         if self._ticking is None:
             largest = max((len(groups) for groups in plans.values()), default=0)
             self._hosts.begin(spares=1, first=largest + 1)

@@ -44,6 +44,7 @@ stages:
   - {stage: quality, after: decode}
   - {stage: record, after: [decode, quality, guard.report]}
 """
+HELD = (("memory", "MB/min"), ("fds", "1/min"), ("threads", "1/min"), ("processes", "1/min"), ("objects", "1/min"))
 CLIPS = ("skv_bikes", "tc_nasa", "intel_people", "intel_bottle", "skv_bikes")
 
 
@@ -97,7 +98,7 @@ def start(folder: Path, times: int) -> list[Row]:
         streams = served.ask("GET", "/v1/streams")[1]["items"]
     camera.close()
     body_ = [["POST to first segment, s", f"{np.median(firsts):.1f}", "< 6", met(max(firsts) < 6)]]
-    names = ("memory, MB", "file descriptors", "threads", "processes")
+    names = ("memory, MB", "file descriptors", "threads", "processes", "objects")
     body_ += [[f"{n}, after − before", f"{b - a:+.0f}", "", ""] for n, a, b in zip(names, before, after, strict=True)]
     body_.append([f"files and streams left of {times}", f"{len(left)} + {len(streams)}", "0", met(not left + streams)])
     print_table("Start, and streams created and deleted", ["figure", "measured", "target", ""], body_)
@@ -197,6 +198,7 @@ def soak(folder: Path, seconds: float) -> list[Row]:
     """Run five streams for long, with kills; return slopes and what is missing."""
     names = [f"s{n}" for n in range(5)]
     taken: list[tuple[float, tuple[int, ...]]] = []
+    by_kind: list[tuple[float, dict[str, int]]] = []
     with contextlib.ExitStack() as stack:
         ports = []
         for number, name in enumerate(names):
@@ -214,6 +216,7 @@ def soak(folder: Path, seconds: float) -> list[Row]:
                         settle(2)
                 while time.monotonic() - began_s < stop * seconds:
                     taken.append((time.monotonic() - began_s, held(served.process)))
+                    by_kind.append((time.monotonic() - began_s, held_by_kind(served.process)))
                     for when in [w for w in kills if (time.monotonic() - began_s) / seconds > w and w < stop]:
                         kill(served, kills.pop(when))
                     settle(min(10.0, seconds / 20))
@@ -230,11 +233,18 @@ def soak(folder: Path, seconds: float) -> list[Row]:
         table,
     )
     rows = []
-    after = [(at, found) for at, found in taken if at > SETTLED * seconds and at < 0.7 * seconds]
-    for index, (what, unit) in enumerate((("memory", "MB/min"), ("fds", "1/min"), ("threads", "1/min"))):
-        slope = 60 * float(np.polyfit([at for at, _ in after], [f[index] for _, f in after], 1)[0])
-        print(f"{what}: {slope:+.2f} {unit} (from {after[0][1][index]} to {after[-1][1][index]})")
+    stretches = [(SETTLED, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 1.0)]  # between the kills: what begins anew is a step
+    starts_s = [from_ * seconds + (60 * seconds / 1800 if number else 0) for number, (from_, _) in enumerate(stretches)]
+    between = [(start_s, to * seconds) for start_s, (_, to) in zip(starts_s, stretches, strict=True)]
+    for index, (what, unit) in enumerate(HELD):
+        points = [(at, float(found[index])) for at, found in taken]
+        slope = 60 * common_slope(points, between)
+        print(f"{what}: {slope:+.2f} {unit} (from {points[0][1]:.0f} to {points[-1][1]:.0f})")
         rows.append(row("soak", f"{what}_slope", unit, slope))
+    for kind in sorted({kind for _, found in by_kind for kind in found}):
+        points = [(at, found[kind] / 2**20) for at, found in by_kind if kind in found]
+        slope = 60 * common_slope(points, between)
+        print(f"  {kind}: {slope:+.3f} MB/min (from {points[0][1]:.0f} to {points[-1][1]:.0f} MB)")
     for stream in final:
         rows.append(row(f"soak {stream['id']}", "lag_p95", "s", stream["lag_s"]["p95"]))
     return rows
@@ -299,7 +309,7 @@ def body(name: str, port: int, *, bicubic: bool = False) -> dict[str, Any]:
 
 
 def held(process: psutil.Process) -> tuple[int, ...]:
-    """Return MB (proportional), file descriptors, threads and number of all processes of a tree."""
+    """Return MB (proportional), file descriptors, threads, number of all processes of a tree; objects in /dev/shm."""
     total = [0, 0, 0, 0]
     for each in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
@@ -307,7 +317,30 @@ def held(process: psutil.Process) -> tuple[int, ...]:
             total[1] += each.num_fds()
             total[2] += each.num_threads()
             total[3] += 1
-    return total[0] >> 20, total[1], total[2], total[3]
+    return total[0] >> 20, total[1], total[2], total[3], sum(1 for _ in Path("/dev/shm").rglob("*"))
+
+
+def held_by_kind(process: psutil.Process) -> dict[str, int]:
+    """Return the bytes (proportional) of the processes of each kind: hosts, supervisor, Ray's own."""
+    found: dict[str, int] = {}
+    for each in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            title = (each.cmdline() or ["?"])[0]
+            kind = title.split(".")[0] if title.startswith("ray::") else each.name()
+            found[kind] = found.get(kind, 0) + each.memory_full_info().pss
+    return found
+
+
+def common_slope(points: Sequence[tuple[float, float]], stretches: Sequence[tuple[float, float]]) -> float:
+    """Return the slope a second that fits all stretches best, each with a level of its own (least squares)."""
+    over, under = 0.0, 0.0
+    for from_s, to_s in stretches:
+        inside = np.array([p for p in points if from_s <= p[0] < to_s], np.float64).reshape(-1, 2)
+        if len(inside) > 1:
+            centred = inside - inside.mean(axis=0)
+            over += float((centred[:, 0] * centred[:, 1]).sum())
+            under += float((centred[:, 0] ** 2).sum())
+    return over / under if under else 0.0
 
 
 def until(done: Callable[[], bool], within_s: float) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from pipeline.errors import ConfigError
 
@@ -33,6 +33,9 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+SlateText = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[\x20-\x7e]+$")]
+
+
 class SourceSettings(Section):
     """How a source is opened and how much it may ask for."""
 
@@ -46,6 +49,9 @@ class SourceSettings(Section):
     """Whether files of this machine may be read. The service turns it off."""
     networks: tuple[str, ...] = ()
     """Networks (192.168.7.0/24, fd00::/8) that URLs may lead to although they are private or loopback."""
+    ca_file: str = ""
+    """Path of certificates in PEM form, of a private authority or of a camera itself, that https, rtmps and rtsps trust
+    beside the system's; on each machine that reads sources. "": none."""
     mode: Literal["auto", "live", "file"] = "auto"
     """live: it passes whether it is read or not, and is opened again when it ends; file: it waits, and its end is the
     stream's. auto: rtmp, rtsp, udp, tcp and playlists without an end are live, all else is a file."""
@@ -57,6 +63,11 @@ class SourceSettings(Section):
     """Tries in a row until the stream fails; -1: without end."""
     log_s: Annotated[float, Field(ge=1, le=600)] = 30.0
     """Seconds, 1 to 600: packets of a live source that are kept in memory, to go on after a process has died."""
+    slate_after_s: Annotated[float, Field(ge=0, le=600)] = 0.0
+    """Seconds, 0 to 600, without a packet after which a card is shown until the live source is back; 0: never. Of
+    HLS, which comes in bursts, three segments at least."""
+    slate_text: SlateText = "No signal"
+    """The line on that card: 1 to 80 characters, ASCII."""
 
 
 class EnhanceSettings(Section):

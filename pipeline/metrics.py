@@ -107,8 +107,8 @@ OF_STREAMS: tuple[Metric[StreamStatus], ...] = (
     Metric(
         name="limpid_stream_rung",
         type="gauge",
-        unit="0 to 4",
-        help="Rung of the overload ladder: 0 full work, 4 no network.",
+        unit="0 to 5",
+        help="Rung of the overload ladder: 0 full work, 4 no network, 5 also a lighter encoder.",
         labels=("stream",),
         of=_stream(lambda s: s.rung),
     ),

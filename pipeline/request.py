@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from pipeline.config import Settings
+from pipeline.config import Settings, SlateText
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -34,6 +34,14 @@ class Reconnect(Part):
     """Tries in a row until the stream fails; −1: without end."""
 
 
+class Slate(Part):
+    """A card that is shown while a live source is away, so that the output goes on: a text, in silence."""
+
+    after_s: Annotated[float, Field(gt=0, le=600)] = 2.0
+    """Seconds without a packet until it is shown (of HLS, which comes in bursts, three segments at least)."""
+    text: SlateText = "No signal"
+
+
 class SourceRequest(Part):
     """Where the video comes from."""
 
@@ -42,6 +50,8 @@ class SourceRequest(Part):
     """live: it passes whether it is read or not, and is opened again when it ends; file: it waits, and its end is the
     stream's. auto: rtmp, rtsp, udp, tcp and playlists without an end are live, all else is a file."""
     reconnect: Reconnect = Reconnect()
+    slate: Slate | None = None
+    """Not given: what the service does, which is nothing by itself."""
 
 
 class EnhanceRequest(Part):
@@ -104,6 +114,8 @@ class StreamRequest(Part):
             "reconnect_max_s": self.source.reconnect.max_s,
             "reconnect_attempts": self.source.reconnect.attempts,
         }
+        if self.source.slate is not None:
+            values["source"] |= {"slate_after_s": self.source.slate.after_s, "slate_text": self.source.slate.text}
         values["enhance"] |= {"enabled": self.enhance.enabled, "scale": self.enhance.scale}
         if not self.enhance.network:
             values["enhance"]["model"] = "bicubic"

@@ -41,6 +41,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--id", metavar="ID", help="the stream's id; else the service chooses one")
     parser.add_argument("--label", action="append", metavar="K=V", help="a label; may be repeated")
     parser.add_argument("--mode", choices=("auto", "live", "file"), help="whether the source waits for us (auto)")
+    parser.add_argument("--slate", nargs="?", const="", metavar="TEXT", help="show a card while a live source is away")
     parser.add_argument("--scale", type=int, metavar="N", help="output size ÷ source size (2)")
     parser.add_argument("--segment-s", type=float, metavar="S", help="seconds an HLS segment (2)")
     parser.add_argument("--max-lag-s", type=float, metavar="S", help="seconds that the output may be behind (1)")
@@ -51,7 +52,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _request(args: argparse.Namespace) -> dict[str, Any]:
-    source = {"uri": args.url} | ({"mode": args.mode} if args.mode else {})
+    source: dict[str, Any] = {"uri": args.url} | ({"mode": args.mode} if args.mode else {})
+    if args.slate is not None:
+        source["slate"] = {"text": args.slate} if args.slate else {}
     request: dict[str, Any] = {"source": source, "labels": labels_of(args.label)}
     if args.id is not None:
         request["id"] = args.id

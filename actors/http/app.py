@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -13,8 +15,9 @@ from actors.http.auth import Guard, tokens_needed
 from actors.http.limits import Bodies, SameHeaders
 from actors.http.openapi import describe
 from actors.http.service import Context, Service
+from actors.http.tail import LOOK_S, REMOTE_LOOK_S, Tail
 from pipeline.config import Settings
-from pipeline.store.objects import open_store
+from pipeline.store.objects import LocalStore, open_store
 from pipeline.store.servicelog import ServiceLog
 from pipeline.store.tokens import link_key
 
@@ -33,13 +36,17 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 
 
-def make_app(service: Service, store: str, settings: Settings) -> FastAPI:
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def make_app(service: Service, store: str, settings: Settings, *, lifespan: Lifespan | None = None) -> FastAPI:
     """Return the HTTP API.
 
     Args:
         service: what runs the streams.
         store: path or s3:// prefix of the service's store.
         settings: of the service.
+        lifespan: what goes on beside the answers, for as long as there are any.
 
     Raises:
         ConfigError: tokens are off on an address that other machines reach.
@@ -47,10 +54,12 @@ def make_app(service: Service, store: str, settings: Settings) -> FastAPI:
     """
     tokens = tokens_needed(settings)
     opened = open_store(store)
+    log = ServiceLog(opened)
     context = Context(
         service=service,
         store=opened,
-        log=ServiceLog(opened),
+        log=log,
+        tail=Tail(log, every_s=LOOK_S if isinstance(opened, LocalStore) else REMOTE_LOOK_S),
         settings=settings,
         link_key=link_key(opened) if tokens else None,
     )
@@ -61,6 +70,7 @@ def make_app(service: Service, store: str, settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=lifespan,
     )
     app.state.context = context
     for router in ROUTERS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -27,7 +28,6 @@ from pipeline.wire.events import EVENT_TYPES
 
 router = APIRouter(tags=["events"])
 
-POLL_S = 0.25
 HEARTBEAT_S = 15.0
 """Seconds without an event after which a comment is sent, so that proxies keep the connection (and we see its end)."""
 
@@ -103,7 +103,7 @@ def cloud_event(event: LoggedEvent) -> dict[str, Any]:
 
 async def _answer(here: Context, stream: str | None, types: str, follow: bool, last_event_id: str) -> StreamingResponse:
     wanted, after = _types(types), int(last_event_id or 0)
-    first = await _read(here, after, stream, wanted)  # before the answer begins: an error has a status then
+    first = await _read(here, after, stream, wanted, fresh=True)  # before the answer begins: an error has a status then
     return StreamingResponse(
         _events(here, first, after, stream, wanted, follow),
         media_type="text/event-stream",
@@ -121,29 +121,38 @@ async def _events(
 ) -> AsyncIterator[bytes]:
     if follow:
         yield _RETRY
-    quiet_s = 0.0
+    told_s = time.monotonic()
     while True:
         if events:
             yield b"".join(_line(event) for event in events)
-            after, quiet_s = events[-1].number, 0.0
+            after, told_s = max(after, events[-1].number), time.monotonic()
         elif not follow:
             return
-        else:
-            await asyncio.sleep(POLL_S)
-            quiet_s += POLL_S
-            if quiet_s >= HEARTBEAT_S:
+        upto = after
+        if follow:
+            upto = await here.tail.beyond(after, told_s + HEARTBEAT_S - time.monotonic())
+            if time.monotonic() - told_s >= HEARTBEAT_S:
                 yield _HEARTBEAT
-                quiet_s = 0.0
+                told_s = time.monotonic()
+            if upto <= after:
+                events = ()
+                continue
         try:
-            events = await _read(here, after, stream, types)
+            events = await _read(here, after, stream, types, fresh=not follow)
         except StorageError:
             if not follow:
                 raise
             events = ()  # the next look may find the store well again; nothing is lost meanwhile
+            await asyncio.sleep(here.tail.every_s)
+            continue
+        if len(events) < _BATCH:
+            after = max(after, upto)  # whatever lies before is of other streams or types
 
 
-async def _read(here: Context, after: int, stream: str | None, types: frozenset[str] | None) -> Sequence[LoggedEvent]:
-    return await to_thread.run_sync(lambda: here.log.read(after, stream=stream, types=types, limit=_BATCH))
+async def _read(
+    here: Context, after: int, stream: str | None, types: frozenset[str] | None, *, fresh: bool
+) -> Sequence[LoggedEvent]:
+    return await to_thread.run_sync(lambda: here.log.read(after, stream=stream, types=types, limit=_BATCH, fresh=fresh))
 
 
 def _line(event: LoggedEvent) -> bytes:

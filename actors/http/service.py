@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol, cast
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from actors.http.tail import Tail
 from pipeline.config import Settings
 from pipeline.request import StreamRequest
 from pipeline.store.objects import Store
@@ -64,6 +65,7 @@ class Context:
         service: streams and stages.
         store: of the whole service: streams/<id>/, tokens, the events.
         log: the events.
+        tail: how far they have got, for those who follow.
         settings: of the service.
         link_key: signs links; None where tokens are off.
     """
@@ -71,6 +73,7 @@ class Context:
     service: Service
     store: Store
     log: ServiceLog
+    tail: Tail
     settings: Settings
     link_key: bytes | None
 

@@ -51,10 +51,13 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--timeout", type=float, default=15.0, metavar="S", help="for opening and each read (15)")
+    parser.add_argument("--ca-file", default="", metavar="F", help="certificates (PEM) to trust beside the system's")
     args = parser.parse_args(argv)
     if not args.timeout > 0:
         raise ConfigError(f"{args.timeout} is no timeout", where="--timeout", hint="give seconds above 0")
-    options = SourceOptions(open_timeout_s=args.timeout, read_timeout_s=args.timeout, reconnect_attempts=1)
+    options = SourceOptions(
+        open_timeout_s=args.timeout, read_timeout_s=args.timeout, reconnect_attempts=1, ca_file=args.ca_file
+    )
     try:
         report = probe(args.source, options)
     except ConfigError:

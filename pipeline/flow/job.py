@@ -45,6 +45,7 @@ class Progress:
         width, height: of the epoch's pictures; 0 before the first.
         fps_in, fps_out: frames a second that arrive, and that the last stage is done with, in the last seconds.
         lag_s: from a frame's arrival until the last stage is done with it.
+        settling: lags still tell of what arrived while processes started.
         latency_s: per box from a frame's arrival until the box is done with it.
         cpu_cores: that the stream's processes use for it.
         rung: of the overload ladder.
@@ -65,6 +66,7 @@ class Progress:
     fps_in: float = 0.0
     fps_out: float = 0.0
     lag_s: Quantiles = field(default_factory=Quantiles)
+    settling: bool = False
     latency_s: Mapping[str, Quantiles] = field(default_factory=dict)
     cpu_cores: float = 0.0
     rung: int = 0

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from pipeline.config import Settings
 from pipeline.errors import ConfigError, LimpidError
 from pipeline.flow.boxes import Box, groups_of, make_boxes
 from pipeline.flow.job import Job, Outcome, Progress
@@ -26,7 +27,7 @@ from pipeline.store.objects import Store, open_store
 from pipeline.store.parquet import operational_count
 from pipeline.store.redact import redact, redact_all
 from pipeline.store.stamps import StampEntry, StampLog
-from pipeline.wire.acks import Schedule, Stamp
+from pipeline.wire.acks import CONVENTIONAL_RUNTIME, Schedule, Stamp
 from pipeline.wire.events import Event
 from pipeline.wire.packets import Codec
 from pipeline.wire.status import Gap
@@ -34,8 +35,7 @@ from pipeline.wire.status import Gap
 Ref = TypeVar("Ref")
 
 _ANY_RUN = ("flow.", "source.", "service.", "live.max_lag_s")  # settings that runs of one stream may differ in
-BICUBIC_RUNG = 4  # plan.ladder.Rung.BICUBIC
-CONVENTIONAL_RUNTIME = "bicubic"
+BICUBIC_RUNG, LIGHTER_RUNG = 4, 5  # plan.ladder.Rung.BICUBIC, LIGHTER_ENCODE
 _GAPS = 20  # that are remembered
 
 WRITTEN = ("hls/", "live/", "tables/", "stamps/", "packets/", "pictures/")
@@ -152,7 +152,7 @@ class Ledger:
         if epoch > 0:
             gap = gap or Gap(epoch=epoch, reason="the source's pictures or timeline changed", seconds=0.0)
             self.gaps = (*self.gaps, gap)[-_GAPS:]
-            data = {"reason": gap.reason, "seconds": round(gap.seconds, 3), "size": str(size)}
+            data = {"reason": gap.reason, "seconds": round(gap.seconds, 3), "size": str(size), "slate": gap.slate}
             self.event(Event(type="gap", stream=self.job.stream, epoch=epoch, seq=0, data=data))
 
     def schedule(self, epoch: int) -> Schedule:
@@ -163,13 +163,19 @@ class Ledger:
     def rung(self) -> int:
         """The rung of the overload ladder that the stream's latest frames are made at."""
         last = self.stamps.entries[-1].stamp
+        if last.lighter:
+            return LIGHTER_RUNG
         return BICUBIC_RUNG if last.runtime == CONVENTIONAL_RUNTIME != self.stamp.runtime else 0
 
     def take_rung(self, rung: int, epoch: int, seq: int, reason: str) -> None:
         """Have frames from `seq` on made at another rung, durable when this returns; no stage may have met them."""
         if rung == self.rung:
             return
-        stamp = replace(self.stamp, runtime=CONVENTIONAL_RUNTIME) if rung == BICUBIC_RUNG else self.stamp
+        stamp = self.stamp
+        if rung >= BICUBIC_RUNG and stamp.model:
+            stamp = replace(stamp, runtime=CONVENTIONAL_RUNTIME)
+        if rung >= LIGHTER_RUNG:
+            stamp = replace(stamp, lighter=("encode",))
         self.stamps.append([StampEntry(epoch=epoch, seq=seq, stamp=stamp)])
         data = {"rung": rung, "reason": reason}
         self.event(Event(type="effort.changed", stream=self.job.stream, epoch=epoch, seq=seq, data=data))
@@ -304,6 +310,25 @@ def _check_same(job: Job, found: Manifest, where: str) -> None:
     )
     if changed:
         raise ConfigError("it was written with other settings: " + "; ".join(changed), where=where, hint=hint)
+
+
+def as_begun(settings: Settings, found: Manifest) -> Settings:
+    """Return settings with which the stream of a manifest can be taken up, where those for new ones have changed since.
+
+    What its runs may differ in is as in `settings`, all else as its first run had it.
+
+    Raises:
+        ConfigError: the manifest's are no settings of this version.
+    """
+    values = settings.to_dict()
+    for key, value in _flat(found.config).items():
+        if not key.startswith(_ANY_RUN):
+            *path, name = key.split(".")
+            section = values
+            for each in path:
+                section = section.setdefault(each, {})
+            section[name] = value
+    return Settings.from_dict(values)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

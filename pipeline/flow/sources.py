@@ -30,11 +30,14 @@ def options_of(settings: SourceSettings) -> SourceOptions:
         allow_private=settings.allow_private,
         local=settings.local,
         networks=settings.networks,
+        ca_file=settings.ca_file,
         mode=settings.mode,
         reconnect_initial_s=settings.reconnect_initial_s,
         reconnect_max_s=settings.reconnect_max_s,
         reconnect_attempts=settings.reconnect_attempts,
         log_s=settings.log_s,
+        slate_after_s=settings.slate_after_s,
+        slate_text=settings.slate_text,
     )
 
 

@@ -126,10 +126,12 @@ def _host(host: str, scheme: str, where: str) -> str:
         if scheme == "udp":
             return ""
         raise ConfigError("needs a host, and no user or password", where=where, hint=f"write {scheme}://host/path")
+    if "%" in host and host.startswith("["):
+        raise Refused(
+            f"'{host}' has a zone, which is not taken", where=where, hint="use an address that is not link-local"
+        )
     if host.startswith("["):
         try:
-            if "%" in host:
-                raise ValueError("zones are not taken")
             return str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError as error:
             raise Refused(f"'{host}' is no IPv6 address", where=where, hint="write it as [2001:db8::1]") from error
@@ -164,9 +166,17 @@ def _port(text: str | None, scheme: str, where: str) -> int:
 def reachable(
     address: Address, *, options: SourceOptions, timeout_s: float, where: str, stop: threading.Event | None = None
 ) -> str:
-    """Return the numeric address to connect to (or to listen on) for `address`, after checking that it is allowed.
+    """Return the numeric address to listen on for `address`: the first of `addresses`, which see."""
+    return addresses(address, options=options, timeout_s=timeout_s, where=where, stop=stop)[0]
 
-    Every address that a name resolves to must pass, so a name with a public and a private one is refused.
+
+def addresses(
+    address: Address, *, options: SourceOptions, timeout_s: float, where: str, stop: threading.Event | None = None
+) -> tuple[str, ...]:
+    """Return the numeric addresses to try for `address`, after checking that they are allowed, the preferred one first.
+
+    A name gives up to two, one of IPv6 and one of IPv4: a host that has both may be reached by one of them alone. Every
+    address that a name resolves to must pass, so a name with a public and a private one is refused.
 
     Args:
         timeout_s: for the lookup of a name.
@@ -185,7 +195,10 @@ def reachable(
         found = _resolved(address.host, address.port, timeout_s=timeout_s, where=where, stop=stop)
     for one in found:
         _check(one, address, options, where)
-    return str(_plain(found[0]))
+    first: dict[int, str] = {}
+    for one in found:
+        first.setdefault(_plain(one).version, str(_plain(one)))
+    return tuple(first.values())
 
 
 def _check(ip: IP, address: Address, options: SourceOptions, where: str) -> None:

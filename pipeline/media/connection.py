@@ -24,7 +24,7 @@ from pipeline.media.placing import Placing, choose_noting, demuxed
 from pipeline.media.relay import Relay, dial
 from pipeline.media.rtsp_guard import RtspGuard
 from pipeline.media.source_base import SourceInfo, SourceOptions
-from pipeline.media.source_hls import HlsStream, is_playlist, open_hls
+from pipeline.media.source_hls import HlsStream, Place, is_playlist, open_hls
 from pipeline.media.tracks import Chosen, source_info
 from pipeline.wire.packets import Track
 
@@ -42,13 +42,16 @@ class Connection:
     Attributes:
         chosen, info, placing: once it is open.
         recorded: whether what was opened turned out to have an end (a playlist of a recording); nothing is set then.
+
+    Args:
+        place: how far an earlier connection has read, see `place`.
     """
 
     chosen: Chosen
     info: SourceInfo
     placing: Placing
 
-    def __init__(self, uri: str, *, options: SourceOptions, problems: Counter[str]) -> None:
+    def __init__(self, uri: str, *, options: SourceOptions, problems: Counter[str], place: Place | None = None) -> None:
         self._uri = uri
         self._where = without_secrets(uri)
         self._options = options
@@ -57,6 +60,7 @@ class Connection:
         self._feed: Feed | None = None
         self._relay: Relay | None = None
         self._client = Client(options)
+        self._place = place
         self._hls: HlsStream | None = None
         self._container: Any = None
         self._read: list[Any] = []  # packets that choosing the tracks has read
@@ -132,6 +136,21 @@ class Connection:
         """How much the sender, or the network, is known to have lost: segments of a playlist."""
         return sum(self._hls.problems[name] for name in _LOST) if self._hls is not None else 0
 
+    @property
+    def place(self) -> Place | None:
+        """How far a playlist has been read; None of what is none."""
+        return self._hls.place if self._hls is not None else self._place
+
+    @property
+    def burst_s(self) -> float:
+        """Seconds between two arrivals that are usual: a playlist's segments come whole, and not to the minute."""
+        return 3 * self._hls.target_s if self._hls is not None else 0.0
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it goes on exactly where the connection before it ended."""
+        return self._hls is not None and self._hls.resumed
+
     def packets(self) -> Iterator[tuple[Track, Any]]:
         """Yield the demuxer's packets of both tracks as they come, to the connection's end.
 
@@ -184,7 +203,7 @@ class Connection:
         self.placing = Placing(self._container, self.chosen, where=self._where, problems=self._problems)
 
     def _open_playlist(self) -> None:
-        self._hls = open_hls(self._uri, self._options, client=self._client)
+        self._hls = open_hls(self._uri, self._options, client=self._client, place=self._place)
         self.recorded = not self._hls.live
         if self.recorded:
             self._hls.close()

@@ -10,9 +10,13 @@ import contextlib
 import ipaddress
 import socket
 import struct
+import sys
 import threading
 from collections import deque
 from typing import Protocol
+from urllib.parse import parse_qs
+
+import psutil
 
 from pipeline.errors import SourceError, Unreachable
 from pipeline.media.address import Address, reachable
@@ -24,6 +28,7 @@ from pipeline.media.source_hls import HlsStream
 _DATAGRAM_BYTES = 64 << 10
 _BUFFER_BYTES = 4 << 20  # asked of the system: it gives what it allows
 _QUEUE_BYTES = 8 << 20  # 3 s of 20 Mbit/s while FFmpeg looks at the first pictures
+_IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 49, 29  # linux/in.h, linux/in6.h: Python does not name them
 
 
 class Feed(Protocol):
@@ -138,9 +143,12 @@ class TcpFeed:
 class UdpFeed:
     """Datagrams that arrive at a port. A thread takes them off the system's small buffer at once.
 
+    A multicast group is joined on the interface that `?localaddr=` names, by an address (as FFmpeg has it) or its name;
+    without, where the system's routes lead.
+
     Raises:
         Refused: the address is not allowed.
-        Unreachable: the port cannot be opened.
+        Unreachable: the port cannot be opened, or there is no such interface.
     """
 
     def __init__(self, address: Address, *, options: SourceOptions, stop: threading.Event, where: str) -> None:
@@ -149,8 +157,10 @@ class UdpFeed:
         self._timeout_s = options.open_timeout_s
         self.failure: Unreachable | None = None
         ip = reachable(address, options=options, timeout_s=options.open_timeout_s, where=where, stop=stop)
+        asked = parse_qs(address.rest.partition("?")[2]).get("localaddr", [""])[-1]
+        interface = _interface(asked, where) if asked else 0
         try:
-            self._socket = _bound(ip, address.port)
+            self._socket = _bound(ip, address.port, interface)
         except OSError as error:
             raise Unreachable(
                 f"port {address.port} cannot be opened: {error.strerror}",
@@ -208,27 +218,47 @@ class UdpFeed:
                     self._came.notify()
 
 
-def _bound(ip: str, port: int) -> socket.socket:
+def _interface(asked: str, where: str) -> int:
+    """The number of the interface that has a name or an address."""
+    for name, entries in psutil.net_if_addrs().items():
+        if asked in (name, *(entry.address for entry in entries)):
+            return socket.if_nametoindex(name)
+    raise Unreachable(
+        f"no interface of this machine is called, or has the address, '{asked}'",
+        where=where,
+        hint="give localaddr an address or a name that `ip address` shows",
+    )
+
+
+def _bound(ip: str, port: int, interface: int) -> socket.socket:
+    """A socket on which datagrams for `ip`, an address of this machine or a group, come in; 0: any interface."""
     parsed = ipaddress.ip_address(ip)
-    family = socket.AF_INET6 if parsed.version == 6 else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock = socket.socket(socket.AF_INET6 if parsed.version == 6 else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         if parsed.is_multicast:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # others on this machine may receive it as well
-            sock.bind((ip, port))
-            if family == socket.AF_INET6:
-                membership = parsed.packed + struct.pack("@I", 0)
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
-            else:
-                membership = parsed.packed + socket.inet_aton("0.0.0.0")
-                sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
-        else:
-            sock.bind((ip, port))
+        sock.bind((ip, port, 0, interface) if parsed.version == 6 else (ip, port))
+        if parsed.is_multicast:
+            _join(sock, parsed, interface)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _join(sock: socket.socket, group: ipaddress.IPv4Address | ipaddress.IPv6Address, interface: int) -> None:
+    if group.version == 6:
+        level, every = socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL
+        sock.setsockopt(level, socket.IPV6_JOIN_GROUP, group.packed + struct.pack("@I", interface))
+    else:
+        level, every = socket.IPPROTO_IP, _IP_MULTICAST_ALL
+        anywhere = socket.inet_aton("0.0.0.0")
+        sock.setsockopt(level, socket.IP_ADD_MEMBERSHIP, group.packed + anywhere + struct.pack("@i", interface))
+    if interface and sys.platform == "linux":
+        # Else what anybody here has joined on another network would come in as well. Kernels before 4.20 cannot.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, every, 0)
 
 
 def _silent(seconds: float | None, where: str) -> Unreachable:

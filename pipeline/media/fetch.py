@@ -16,12 +16,14 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin
 
 from pipeline.errors import Refused, SourceError, Unreachable, UnsupportedMedia
-from pipeline.media.address import Address, reachable, split, without_secrets
+from pipeline.media import tls
+from pipeline.media.address import Address, addresses, split, without_secrets
 from pipeline.media.source_base import SourceOptions
 
 MAX_REDIRECTS = 5
@@ -90,15 +92,16 @@ class Client:
     def _ask(self, address: Address, where: str, deadline_s: float, part: tuple[int | None, int | None]) -> Answer:
         sock: socket.socket | None = None
         try:
-            ip = reachable(address, options=self._options, timeout_s=_left(deadline_s), where=where, stop=self._stop)
-            sock = self._held(socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM))
-            sock.settimeout(_left(deadline_s))
-            sock.connect((ip, address.port))
-            if address.scheme == "https":
-                sock = self._held(self._tls(sock, address.host))
-                assert isinstance(sock, ssl.SSLSocket)
+            ips = addresses(address, options=self._options, timeout_s=_left(deadline_s), where=where, stop=self._stop)
+            if address.scheme in tls.SCHEMES and self._context is None:
+                self._context = tls.context(self._options)
+            sock = self._connected_to_one(ips, address.port, deadline_s)
+            if address.scheme in tls.SCHEMES:
+                assert self._context is not None
+                secured = self._context.wrap_socket(sock, server_hostname=address.host, do_handshake_on_connect=False)
+                sock = self._held(secured)
                 sock.settimeout(_left(deadline_s))
-                sock.do_handshake()
+                secured.do_handshake()
             sock.sendall(_request(address, *part))
             wire = _Wire(sock, timeout_s=self._options.read_timeout_s, deadline_s=deadline_s)
             response = http.client.HTTPResponse(wire, method="GET")  # type: ignore[arg-type]  # it only calls makefile
@@ -112,6 +115,23 @@ class Client:
             raise self.failed(error, where) from error
         return Answer(self, response, wire, address.at(address.host), where, part[0] or 0)
 
+    def _connected_to_one(self, ips: Sequence[str], port: int, deadline_s: float) -> socket.socket:
+        """A connection to the first address that takes one; each gets an equal part of the time that is left."""
+        for left in range(len(ips), 1, -1):
+            with contextlib.suppress(OSError):
+                return self._connected(ips[-left], port, _left(deadline_s) / left)
+        return self._connected(ips[-1], port, _left(deadline_s))
+
+    def _connected(self, ip: str, port: int, timeout_s: float) -> socket.socket:
+        sock = self._held(socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM))
+        try:
+            sock.settimeout(timeout_s)
+            sock.connect((ip, port))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
     def _held(self, sock: socket.socket) -> socket.socket:
         with self._lock:
             if self._stop.is_set():
@@ -119,11 +139,6 @@ class Client:
                 raise ConnectionAbortedError("closed")
             self._socket = sock
         return sock
-
-    def _tls(self, sock: socket.socket, host: str) -> ssl.SSLSocket:
-        if self._context is None:
-            self._context = ssl.create_default_context()
-        return self._context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
 
     def failed(self, error: Exception, where: str) -> Unreachable:
         """Return what an error of the connection means, in words."""
@@ -134,7 +149,7 @@ class Client:
                 "the server does not answer in time", where=where, hint="check the network, or raise the timeout"
             )
         if isinstance(error, ssl.SSLError):
-            return Unreachable(f"no secure connection: {error.reason}", where=where, hint="check its certificate")
+            return tls.refused(error, where=where)
         if isinstance(error, http.client.HTTPException | ConnectionResetError | BrokenPipeError):
             return Unreachable("the server broke off", where=where, hint="try again")
         if isinstance(error, OSError):

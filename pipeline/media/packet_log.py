@@ -65,7 +65,7 @@ class PacketLog:
         self._highest = -1  # number of the last epoch that was given
         self._waited = False  # a reader waits for a key frame to begin at;
         self._pinned: int | None = None  # this one came
-        self._begins: tuple[str, float] | None = None
+        self._begins: tuple[str, float, bool] | None = None
         self.nbytes = 0
 
     def __len__(self) -> int:
@@ -76,9 +76,14 @@ class PacketLog:
         """Whether nothing has ever come."""
         return not self._epochs
 
-    def begin(self, reason: str, seconds: float) -> None:
-        """Have the next packet begin a new epoch, with that gap before it."""
-        self._begins = (reason, seconds)
+    @property
+    def latest(self) -> tuple[Codec, Codec | None]:
+        """How the newest epoch's tracks are coded, video and audio; the log must not be empty."""
+        return self._epochs[-1].video, self._epochs[-1].audio
+
+    def begin(self, reason: str, seconds: float, *, slate: bool = False) -> None:
+        """Have the next packet begin a new epoch, with that gap before it (see Gap)."""
+        self._begins = (reason, seconds, slate)
 
     def put(self, packet: Packet, *, video: Codec, audio: Codec | None, arrived_ns: int) -> None:
         """Take the packet that has just arrived; the first one of an epoch should be a key frame."""
@@ -87,7 +92,8 @@ class PacketLog:
             number = self._epochs[-1].number + 1 if self._epochs else 0
             gap = None
             if self._epochs and self._begins is not None:
-                gap = Gap(epoch=number, reason=self._begins[0], seconds=self._begins[1])
+                reason, seconds, slate = self._begins
+                gap = Gap(epoch=number, reason=reason, seconds=seconds, slate=slate)
             self._begins = None
             self._epochs.append(_Epoch(number=number, first=serial, gap=gap, video=video, audio=audio))
             del self._epochs[:-_EPOCHS]

@@ -9,21 +9,23 @@ a `Relay`: FFmpeg connects to a port of this machine behind which is that one co
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 
 from pipeline.errors import SourceError, Unreachable
-from pipeline.media.address import Address, reachable
+from pipeline.media import tls
+from pipeline.media.address import Address, addresses
 from pipeline.media.rtsp_guard import RtspGuard
 from pipeline.media.source_base import SourceOptions
 
 _LOOK_S = 0.1  # how often a wait looks whether it is still wanted
 _CHUNK_BYTES = 64 << 10
-_TLS = ("rtmps", "rtsps")
 
 
 def dial(address: Address, *, options: SourceOptions, stop: threading.Event, where: str) -> socket.socket:
@@ -31,45 +33,43 @@ def dial(address: Address, *, options: SourceOptions, stop: threading.Event, whe
 
     Raises:
         Refused: it may not be reached.
-        Unreachable: it does not answer, or `stop` was set.
+        Unreachable: it does not answer, its certificate is not trusted, or `stop` was set.
     """
     deadline_s = time.monotonic() + options.open_timeout_s
-    ip = reachable(address, options=options, timeout_s=options.open_timeout_s, where=where, stop=stop)
-    failure: OSError | None = None
-    for candidate in _candidates(address, ip, options):
-        try:
-            sock = _connected(candidate, address.port, deadline_s, stop)
-        except OSError as error:
-            failure = error
-            continue
-        try:
-            return _secured(sock, address.host, deadline_s, stop) if address.scheme in _TLS else sock
-        except OSError as error:
-            sock.close()
-            failure = error
-    if isinstance(failure, TimeoutError):
-        raise Unreachable("the server does not answer in time", where=where, hint="check the address and the network")
-    if isinstance(failure, ssl.SSLError):
-        raise Unreachable(f"no secure connection: {failure.reason}", where=where, hint="check its certificate")
-    said = failure.strerror or str(failure) if failure is not None else "no address"
-    raise Unreachable(f"no connection: {said}", where=where, hint="check that the server runs, and its port")
+    ips = addresses(address, options=options, timeout_s=options.open_timeout_s, where=where, stop=stop)
+    context = tls.context(options) if address.scheme in tls.SCHEMES else None
+    try:
+        sock = _connected_to_one(ips, address.port, deadline_s, stop)
+        return sock if context is None else _secured(sock, context, address.host, deadline_s, stop)
+    except TimeoutError as error:
+        raise Unreachable(
+            "the server does not answer in time", where=where, hint="check the address and the network"
+        ) from error
+    except ssl.SSLError as error:
+        raise tls.refused(error, where=where) from error
+    except OSError as error:
+        said = error.strerror or str(error)
+        raise Unreachable(
+            f"no connection: {said}", where=where, hint="check that the server runs, and its port"
+        ) from error
 
 
-def _candidates(address: Address, ip: str, options: SourceOptions) -> list[str]:
-    """The checked address; where nothing is refused all those of the name, for "localhost" has one too many."""
-    if not options.allow_private or address.ip is not None:
-        return [ip]
-    with contextlib.suppress(OSError):
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys([ip, *(str(entry[4][0]) for entry in found)]))
-    return [ip]
+def _connected_to_one(ips: Sequence[str], port: int, deadline_s: float, stop: threading.Event) -> socket.socket:
+    """A connection to the first address that takes one; each gets an equal part of the time that is left."""
+    for left in range(len(ips), 1, -1):
+        now_s = time.monotonic()
+        with contextlib.suppress(OSError):
+            return _connected(ips[-left], port, now_s + (deadline_s - now_s) / left, stop)
+    return _connected(ips[-1], port, deadline_s, stop)
 
 
 def _connected(ip: str, port: int, deadline_s: float, stop: threading.Event) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        sock.connect_ex((ip, port))
+        code = sock.connect_ex((ip, port))
+        if code not in (0, errno.EINPROGRESS):  # no route, for one: such a socket looks like a connected one below
+            raise OSError(code, os.strerror(code))
         _wait([], [sock], deadline_s, stop)
         if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(error, os.strerror(error))
@@ -81,9 +81,11 @@ def _connected(ip: str, port: int, deadline_s: float, stop: threading.Event) -> 
     return sock
 
 
-def _secured(sock: socket.socket, host: str, deadline_s: float, stop: threading.Event) -> socket.socket:
+def _secured(
+    sock: socket.socket, context: ssl.SSLContext, host: str, deadline_s: float, stop: threading.Event
+) -> socket.socket:
     sock.setblocking(False)
-    secured = ssl.create_default_context().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    secured = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
     try:
         while True:
             try:
@@ -131,7 +133,8 @@ class Relay:
         for sock in (self._client, self._server):
             if sock is not None:
                 with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+                    # Not the TLS layer's own shutdown: behind that one the thread would send in the clear.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Let go of everything."""
@@ -154,6 +157,8 @@ class Relay:
         while not self._stop.is_set():
             for sock in select.select([client, self._server], [], [])[0]:
                 data = self._received(sock)
+                if data is None:
+                    continue
                 if not data:
                     return
                 if sock is client:
@@ -168,8 +173,18 @@ class Relay:
                 client.sendall(data)
 
     @staticmethod
-    def _received(sock: socket.socket) -> bytes:
-        data = sock.recv(_CHUNK_BYTES)
-        while isinstance(sock, ssl.SSLSocket) and sock.pending():  # select does not see what TLS has read already
-            data += sock.recv(sock.pending())
-        return data
+    def _received(sock: socket.socket) -> bytes | None:
+        """What has come, b"" at the end; None where it was nothing for us: TLS's own, or a part of a record."""
+        if not isinstance(sock, ssl.SSLSocket):
+            return sock.recv(_CHUNK_BYTES)
+        # Never waited for: a server that has sent its session tickets says no more until the client has spoken.
+        sock.setblocking(False)
+        try:
+            data = sock.recv(_CHUNK_BYTES)
+            while sock.pending():  # select does not see what TLS has read already
+                data += sock.recv(sock.pending())
+            return data
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        finally:
+            sock.setblocking(True)

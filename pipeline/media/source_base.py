@@ -35,11 +35,14 @@ class SourceOptions:
         allow_private: whether addresses may lead to loopback and private networks, and open ports of this machine.
             True suits a command line; a service that takes addresses from others sets it to False.
         networks: such networks that are allowed nonetheless ("192.168.7.0/24", "fd00::/8").
+        ca_file: certificates (PEM) that are trusted beside the system's; "": none.
         local: whether files of this machine may be opened; a service sets it to False.
         mode: "live", "file" or "auto", see source.is_live.
         reconnect_initial_s, reconnect_max_s: between two tries to reach a live source, at first and at most.
         reconnect_attempts: tries in a row until a live source fails; -1: without end.
         log_s: seconds of packets of a live source that are kept.
+        slate_after_s: seconds without a packet after which a live source that was there shows a slate; 0: never.
+        slate_text: the line on it.
 
     Raises:
         ConfigError: an entry of `networks` is no network.
@@ -49,12 +52,15 @@ class SourceOptions:
     read_timeout_s: float = 15.0
     allow_private: bool = True
     networks: tuple[str, ...] = ()
+    ca_file: str = ""
     local: bool = True
     mode: Literal["auto", "live", "file"] = "auto"
     reconnect_initial_s: float = 1.0
     reconnect_max_s: float = 30.0
     reconnect_attempts: int = -1
     log_s: float = 30.0
+    slate_after_s: float = 0.0
+    slate_text: str = "No signal"
 
     def __post_init__(self) -> None:
         for network in self.networks:
@@ -112,10 +118,8 @@ class SourceInfo:
     @property
     def size(self) -> Size:
         """The size at which pictures are shown: the coded one, turned if the source says so."""
-        size = self.video.size
+        size = self.video.shown_size
         assert size is not None
-        if self.video.rotation_deg in (90, 270):
-            return Size(width_px=size.height_px, height_px=size.width_px)
         return size
 
     @property

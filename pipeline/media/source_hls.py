@@ -14,7 +14,9 @@ A *session* is a run of segments that one demuxer can read: it ends in front of 
 
 Segments are fetched whole, one after the other, when they are read: what breaks off is fetched again, and the reader
 sees all of a segment or nothing. A live stream begins at the last segment but two (RFC 8216 §6.3.3), is reloaded as
-§6.3.4 asks, and goes on by media sequence numbers: none is read twice, and those that went unread are counted.
+§6.3.4 asks, and goes on by media sequence numbers: none is read twice, and those that went unread are counted. That
+holds from one connection to the next: a stream's `place` says how far it was read, and one that is opened with it goes
+on there.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -70,13 +73,41 @@ def is_playlist(uri: str, options: SourceOptions) -> bool:
             return m3u8.looks_like_one(head)
 
 
-def open_hls(uri: str, options: SourceOptions, *, client: Client | None = None) -> HlsStream:
-    """Open a playlist, master or media, and fetch its first segment.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """How far a live playlist has been read.
+
+    Attributes:
+        following: number of the segment to read next.
+        given: the last ones read, by number: address without query.
+        whole: the last one was read to its end.
+    """
+
+    following: int
+    given: Mapping[int, str]
+    whole: bool
+
+    def is_in(self, media: Media) -> bool:
+        """Say whether a playlist goes on from here, as far as can be told: a segment that was read is in it.
+
+        One that ends before it has begun anew: a copy from before would have been waited for long enough to catch up.
+        """
+        if media.stop < self.following:
+            return False
+        return media.first == self.following or any(self.given.get(s.sequence) == _name(s) for s in media.segments)
+
+
+def open_hls(
+    uri: str, options: SourceOptions, *, client: Client | None = None, place: Place | None = None
+) -> HlsStream:
+    """Open a playlist, master or media, and fetch its first segment (or the next one from a place on).
 
     Of a master playlist the variant with most pixels, then most bits, is taken; the next ones if it cannot be had.
 
     Args:
         client: closing it from another thread ends the opening (and later the stream).
+        place: of an earlier stream of this playlist. If it still goes on from there, so does this stream; what comes
+            next is waited for as `read` does.
 
     Raises:
         ConfigError: `uri` is no http(s) address.
@@ -93,8 +124,9 @@ def open_hls(uri: str, options: SourceOptions, *, client: Client | None = None) 
         problems: Counter[str] = Counter()
         if isinstance(found, Master):
             playlist, found = _variant(client, found, deadline_s, problems)
-        stream = HlsStream(client, options, playlist, found, problems)
-        stream.start()
+        stream = HlsStream(client, options, playlist, found, problems, place)
+        if stream.live or place is None:  # else it has ended, and all of it was read
+            stream.start()
     except BaseException:
         client.close()
         raise
@@ -106,7 +138,8 @@ class HlsStream:
 
     Attributes:
         format: FFmpeg's name of the session's container, "mpegts" or "mp4" (fragmented, beginning with its header).
-        live: whether segments were still to come when it was opened.
+        live: whether segments were still to come when it was opened, of an earlier stream's place: to be read.
+        resumed: it goes on where an earlier stream has ended, and nothing is missing.
         problems: what was met, by name: audio_apart (the sound is a playlist of its own and is left out),
             segments_expired (went from the playlist unread), segments_missing (404), segments_lost (broken),
             reload_failed, sequence_reset (the publisher began anew).
@@ -114,16 +147,25 @@ class HlsStream:
     """
 
     def __init__(
-        self, client: Client, options: SourceOptions, playlist: _Playlist, media: Media, problems: Counter[str]
+        self,
+        client: Client,
+        options: SourceOptions,
+        playlist: _Playlist,
+        media: Media,
+        problems: Counter[str],
+        place: Place | None,
     ) -> None:
         self.format = ""
-        self.live = not media.ended
+        if place is not None and not place.is_in(media):
+            place = None
+        self._next = _begin(media) if place is None else place.following
+        self._given: dict[int, str] = {} if place is None else dict(place.given)  # see Place
+        self.resumed = place is not None and place.whole
+        self.live = not media.ended or (place is not None and self._next < media.stop)
         self.problems = problems
         self.failure: SourceError | None = None
         self._client, self._options, self._playlist, self._media = client, options, playlist, media
         self._parts = Parts(client, options)
-        self._next = _begin(media)
-        self._given: dict[int, str] = {}  # of the last segments: number and address without query
         self._back = 0
         self._anew = False  # the next segment begins a session whatever it says
         self._changed = True  # whether the last reload brought something
@@ -150,6 +192,12 @@ class HlsStream:
         data = self._data[self._at : self._at + size]
         self._at += len(data)
         return data
+
+    @property
+    def place(self) -> Place:
+        """How far it has been read."""
+        following = self._next if self._waiting is None else self._waiting.segment.sequence
+        return Place(following=following, given=dict(self._given), whole=self._at >= len(self._data))
 
     def next_session(self) -> bool:
         """Go on to the segments behind the session whose end `read` has told; False at the end of the stream."""
@@ -270,21 +318,22 @@ class HlsStream:
     # --- the playlist -----------------------------------------------------------------------------------------------
 
     @property
-    def _target_s(self) -> float:
+    def target_s(self) -> float:
+        """Seconds that a segment lasts at most, as the playlist says; 1 to 60."""
         return min(max(self._media.target_s, 1.0), 60.0)
 
     @property
     def _silence_s(self) -> float:
-        return max(self._options.read_timeout_s, 2 * self._target_s)
+        return max(self._options.read_timeout_s, 2 * self.target_s)
 
     def _reload(self, since_s: float) -> None:
         """Wait until the playlist may be asked for again, and take what it says. Raises SourceError."""
-        pause_s = self._target_s if self._changed else self._target_s / 2
+        pause_s = self.target_s if self._changed else self.target_s / 2
         if self._client.wait(max(0.0, self._playlist.asked_s + pause_s - time.monotonic())):
             raise Unreachable("was closed while it was read", where=self._playlist.where)
         self._changed = False
         try:
-            timeout_s = min(self._options.read_timeout_s, max(2.0, self._target_s))
+            timeout_s = min(self._options.read_timeout_s, max(2.0, self.target_s))
             media = self._playlist.load(timeout_s=timeout_s, since=self._next)
             if isinstance(media, Master):
                 raise CorruptMedia("was a media playlist and is a master playlist now", where=self._playlist.where)

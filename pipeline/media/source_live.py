@@ -10,6 +10,9 @@ what was sent meanwhile is lost: time at a key frame has gone back by more than 
 silence does not continue where it was. (Silence alone, behind which it does, is a network that held everything back:
 nothing is missing.) A jump of more than 10 s and a change of the picture's size or coding begin an epoch as in files.
 
+Where a slate is wanted (media/slate.py), it is put into the log as an epoch of its own while nothing comes, by the pass
+that reads; what comes behind it begins an epoch with a key frame, whether the connection has lasted or not.
+
 A playlist that has an end when it is opened is no live source although its address looks like one's: it is read like a
 file. One that gets an end is over when that is reached. In mode "live" an end means what it means elsewhere: what comes
 next is waited for.
@@ -28,8 +31,10 @@ from pipeline.errors import ConfigError, LimpidError, Refused, Unreachable, Unsu
 from pipeline.media.address import split, without_secrets
 from pipeline.media.connection import Connection
 from pipeline.media.packet_log import PacketLog
+from pipeline.media.slate import RATE, Slate
 from pipeline.media.source_base import Source, SourceInfo, SourceOptions
 from pipeline.media.source_file import FileSource
+from pipeline.media.source_hls import Place
 from pipeline.media.timeline import Placed
 from pipeline.wire.ids import StreamId
 from pipeline.wire.packets import PacketBatch, Track
@@ -92,7 +97,10 @@ class LiveSource(Source):
         self._state = SourceState(connected=False, reason="connecting")
         self._connection: Connection | None = None
         self._closed = threading.Event()
-        self._last_ns: int | None = None  # arrival of the last packet in the log
+        self._last_ns: int | None = None  # arrival of the source's last packet in the log
+        self._burst_s = 0.0  # without a packet that is usual
+        self._slate: Slate | None = None  # that is shown,
+        self._slate_ns = 0  # and since when
         self._thread = threading.Thread(target=self._run, name="limpid-live", daemon=True)
         self._thread.start()
 
@@ -137,6 +145,8 @@ class LiveSource(Source):
             UnsupportedMedia: it never was video.
         """
         while not self._closed.is_set():
+            if self._options.slate_after_s:
+                self._show_slate()
             with self._changed:
                 batch = self._await(epoch, packet, stream)
                 recorded, failure, over = self._recorded, self._failure, self._over
@@ -164,14 +174,39 @@ class LiveSource(Source):
         self._thread.join(_LEAVE_S)
 
     def _await(self, epoch: int, packet: int, stream: StreamId) -> PacketBatch | None:
-        """The batch at a position, waited for up to half a second (or an end)."""
-        deadline_s = time.monotonic() + IDLE_S
+        """The batch at a position, waited for up to half a second, or the slate's next frame (or an end)."""
+        deadline_s = time.monotonic() + (IDLE_S if self._slate is None else 1 / RATE)
         while (batch := self._log.take(epoch, packet, stream)) is None:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0 or self._closed.is_set() or self._failure is not None or self._over:
                 return None
             self._changed.wait(left_s)
         return batch
+
+    def _show_slate(self) -> None:
+        """Put into the log what the slate shows by now, if nothing has come for so long that it is to be shown."""
+        now_ns = self._now_ns()
+        with self._changed:
+            last_ns, slate, over = self._last_ns, self._slate, self._over or self._failure is not None
+            if last_ns is None or over:
+                return
+            silent_s = (now_ns - last_ns) / _NS
+            video, audio = self._log.latest
+        if silent_s < max(self._options.slate_after_s, self._burst_s):
+            return
+        if slate is None:
+            assert video.shown_size is not None
+            slate = Slate(size=video.shown_size, text=self._options.slate_text, sound=audio)  # it takes a moment
+        with self._changed:
+            if self._last_ns != last_ns:
+                return  # the source is back
+            if self._slate is None:
+                self._slate, self._slate_ns = slate, now_ns
+                state = self._state
+                why = "the source is silent" if state.connected else f"the source is away: {state.reason}"
+                self._log.begin(why, round(silent_s, 3), slate=True)
+            for packet in self._slate.due((now_ns - self._slate_ns) / _NS):
+                self._log.put(packet, video=self._slate.video, audio=self._slate.audio, arrived_ns=now_ns)
 
     # --- the thread -------------------------------------------------------------------------------------------------
 
@@ -188,9 +223,10 @@ class LiveSource(Source):
     def _read_until_over(self) -> None:
         failed = unusable = 0
         reason = ""  # of the gap: why the last connection that worked ended
+        place: Place | None = None
         while not self._closed.is_set():
             begun_s = time.monotonic()
-            connection = Connection(self._uri, options=self._options, problems=self.problems)
+            connection = Connection(self._uri, options=self._options, problems=self.problems, place=place)
             with self._changed:
                 self._connection = connection
             try:
@@ -209,6 +245,7 @@ class LiveSource(Source):
                 with self._changed:
                     self._connection = None
                 connection.close()
+                place = connection.place
             if self._state.connected:
                 reason = error.what
             else:
@@ -236,7 +273,7 @@ class LiveSource(Source):
             if self._info is None:
                 recorded = FileSource(self._uri, remote=True, options=self._options)
         with self._changed:
-            self._over, self._recorded = connection.recorded, recorded
+            self._over, self._recorded, self._burst_s = connection.recorded, recorded, connection.burst_s
             if not connection.recorded:
                 self._info = connection.info
             elif recorded is not None:
@@ -251,7 +288,7 @@ class LiveSource(Source):
 
     def _read(self, connection: Connection, reason: str) -> None:
         """Put a connection's packets into the log until it ends. Raises what Connection.packets raises."""
-        why, missing_s = f"the source was away: {reason}", None
+        why, missing_s = f"the source was away: {reason}", 0.0 if connection.resumed else None
         while True:
             keeping = _Keeping(self.problems, connection, why, missing_s)
             for track, packet in connection.packets():
@@ -271,9 +308,14 @@ class LiveSource(Source):
         with self._changed:
             for item in placed:
                 begins = keeping.begins(item.epoch)
+                if begins is None and self._slate is not None:
+                    keeping.interrupt()
+                    return
                 if begins is not None:
                     why, missing_s = begins
-                    silent_s = 0.0 if self._last_ns is None else (arrived_ns - self._last_ns) / _NS
+                    since_ns = self._last_ns if self._slate is None else self._slate_ns
+                    silent_s = 0.0 if since_ns is None else (arrived_ns - since_ns) / _NS
+                    self._slate = None
                     if missing_s is None or silent_s > missing_s > 0:
                         missing_s = silent_s
                     self._log.begin(why, round(missing_s, 3))
@@ -312,6 +354,11 @@ class _Keeping:
     def begin(self, why: str, missing_s: float | None) -> None:
         """Have an epoch begin with the next key frame; the placing has been flushed."""
         self._why, self._keyless = (why, missing_s), True
+
+    def interrupt(self) -> None:
+        """A slate is shown by now: what is placed belongs before it, and goes; the next key frame begins an epoch."""
+        self._connection.placing.flush()
+        self.begin("the source was silent", None)
 
     def broken(self, track: Track, packet: Any, arrived_ns: int) -> tuple[str, float | None] | None:
         """Why time does not continue at a packet as it should, and how much is missing (see `begins`), or None."""

@@ -1,10 +1,10 @@
 """The overload ladder of one live stream: how light its work is made while it lags (design.md, Overload ladder).
 
 Theory of operation. *Up* (lighter) when the lag has been above its target for `over_s`, at once when it is above twice
-the target; then the lag is given `over_s` to show what the rung does before another one is taken. *Down* (back) a rung
-after the lag has been below half of the target for the hold time, and if there is room. A stream that is up again
-within `trial_s` was not able to do without: each such failure doubles the hold time, up to `hold_max_s`, so that a
-stream that is too large for its machine tries seldom; once a try has lasted, the hold time is the first one again.
+the target; then the lag is given `shown_s` to show what the rung does before another one is taken. *Down* (back) a rung
+after the lag has been below half of the target for the rung's hold time, and if there is room. A stream that takes it
+again within `trial_s` was not able to do without: each such failure doubles the rung's hold time, up to `hold_max_s`,
+so that a stream that is too large for its machine tries seldom; once a try has lasted, it is the first one again.
 
 The lag is what was measured at the output, or what the backlog will come to at the stream's own rate: that is known
 earlier, and it is known when nothing comes out at all. Only the measured lag moves the ladder at once: a playlist's
@@ -27,6 +27,7 @@ class Rung(IntEnum):
     SPARSER_SCENE = 2  # the scene network looks at every n-th frame
     LIGHTER_MODEL = 3  # a lighter model enhances
     BICUBIC = 4  # no network enhances
+    LIGHTER_ENCODE = 5  # the encoder searches less: about a tenth more bits for the same picture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +38,7 @@ class LadderRule:
         target_s: the lag that is to be kept, seconds (slo.max_lag_s).
         rungs: those that do something in this stream's graph, rising from FULL.
         over_s: for so long above the target until a rung is taken.
+        shown_s: after a rung is taken until another one may be: what waited is worked off, and out of the lags.
         at_once: times the target above which it is taken at once, > 1.
         under: times the target below which the stream counts as well, < 1.
         hold_s: for so long well until a rung is given back, at first.
@@ -47,6 +49,7 @@ class LadderRule:
     target_s: float = 1.0
     rungs: tuple[Rung, ...] = (Rung.FULL, Rung.BICUBIC)
     over_s: float = 1.0
+    shown_s: float = 3.0
     at_once: float = 2.0
     under: float = 0.5
     hold_s: float = 5.0
@@ -60,7 +63,7 @@ class LadderRule:
             raise ConfigError(
                 "its limits contradict each other", where="ladder", hint="0 < under < 1 < at_once, hold_s ≤ hold_max_s"
             )
-        if min(self.target_s, self.over_s, self.trial_s) <= 0:
+        if min(self.target_s, self.over_s, self.shown_s, self.trial_s) <= 0:
             raise ConfigError("a time is not above 0", where="ladder", hint="use seconds above 0")
 
 
@@ -75,11 +78,11 @@ class Ladder:
     def __init__(self, rule: LadderRule, rung: Rung = Rung.FULL) -> None:
         self._rule = rule
         self._index = max(i for i, each in enumerate(rule.rungs) if each <= rung)
-        self._hold_s = rule.hold_s
+        self._holds_s = [rule.hold_s for _ in rule.rungs]
         self._over_since_s: float | None = None
         self._well_since_s: float | None = None
         self._climbed_s: float | None = None
-        self._back_s: float | None = None  # when a rung was given back that has not proved unneeded yet
+        self._back_s: list[float | None] = [None for _ in rule.rungs]  # when given back, not proved unneeded yet
         self.changes = 0
 
     @property
@@ -89,8 +92,8 @@ class Ladder:
 
     @property
     def hold_s(self) -> float:
-        """Seconds that the stream must be well until a rung is given back."""
-        return self._hold_s
+        """Seconds that the stream must be well until its rung (or the first one) is given back."""
+        return self._holds_s[self._index or 1]
 
     def step(
         self, lag_p95_s: float, backlog_frames: int, now_s: float, *, fps: float = 0.0, may_return: bool = True
@@ -108,10 +111,11 @@ class Ladder:
         lag_s = max(lag_p95_s, backlog_frames / fps if fps > 0 else 0.0)
         self._over_since_s = _since(lag_s > rule.target_s, self._over_since_s, now_s)
         self._well_since_s = _since(lag_s < rule.under * rule.target_s, self._well_since_s, now_s)
-        if self._back_s is not None and now_s - self._back_s >= max(rule.trial_s, self._hold_s):
-            self._back_s, self._hold_s = None, rule.hold_s
+        for i, back_s in enumerate(self._back_s):
+            if back_s is not None and now_s - back_s >= max(rule.trial_s, self._holds_s[i]):
+                self._back_s[i], self._holds_s[i] = None, rule.hold_s
 
-        shown = self._climbed_s is None or now_s - self._climbed_s >= rule.over_s
+        shown = self._climbed_s is None or now_s - self._climbed_s >= rule.shown_s
         lasting = self._over_since_s is not None and now_s - self._over_since_s >= rule.over_s
         if (lasting or lag_p95_s > rule.at_once * rule.target_s) and shown and self._index < len(rule.rungs) - 1:
             self._climb(now_s)
@@ -121,20 +125,20 @@ class Ladder:
 
     def is_well(self, now_s: float) -> bool:
         """Say whether the stream has been well for so long that it may go back a rung if there is room."""
-        return self._index > 0 and self._well_since_s is not None and now_s - self._well_since_s >= self._hold_s
+        return self._index > 0 and self._well_since_s is not None and now_s - self._well_since_s >= self.hold_s
 
     def _climb(self, now_s: float) -> None:
-        if self._back_s is not None:
-            self._hold_s = min(2 * self._hold_s, self._rule.hold_max_s)
-            self._back_s = None
         self._index += 1
+        if self._back_s[self._index] is not None:
+            self._holds_s[self._index] = min(2 * self._holds_s[self._index], self._rule.hold_max_s)
+            self._back_s[self._index] = None
         self._climbed_s = now_s
         self._over_since_s = None
         self.changes += 1
 
     def _come_back(self, now_s: float) -> None:
+        self._back_s[self._index] = now_s
         self._index -= 1
-        self._back_s = now_s
         self._well_since_s = None
         self.changes += 1
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import ClassVar
 
@@ -113,6 +113,7 @@ class Encode(StreamStage[EncodeConfig, FrameBatch, None]):
         self._parameters = EncodeParameters(
             crf=config.crf, preset=config.preset, max_kbps=config.max_kbps, threads=config.threads
         )
+        self._lighter = replace(self._parameters, lighter=True)
         self._folder = f"hls/{self.view}"
         self._store: Store | None = None
         self._tap: livetap.LiveWriter | None = None
@@ -160,7 +161,11 @@ class Encode(StreamStage[EncodeConfig, FrameBatch, None]):
                     time_base=batch.time_base,
                     date_ms=captured_ns // 1_000_000 if captured_ns > 0 else None,
                     encoder=SegmentEncoder(
-                        self._parameters, size=batch.size, color=batch.color, time_base=batch.time_base
+                        # A stamp holds from its frame on; the segment that this lies in is as its first frame says.
+                        self._lighter if self.spec.name in work.stamp.lighter else self._parameters,
+                        size=batch.size,
+                        color=batch.color,
+                        time_base=batch.time_base,
                     ),
                 )
             if self._tap is not None and not self._open.pts:

@@ -15,15 +15,15 @@ from pipeline.models.runtime import Engine, check_name, open_engine
 from pipeline.models.runtime.choose import choose
 from pipeline.stage import PooledStage, Resources, StageConfig, StageEnv, StageSpec, Work
 from pipeline.vision.upscale import empty_like, upscale, upscale_chroma
-from pipeline.wire.acks import Stamp
+from pipeline.wire.acks import CONVENTIONAL_RUNTIME, Stamp
 from pipeline.wire.frames import FrameBatch, Size
 
 if TYPE_CHECKING:
     from pipeline.models.fedsr import FEdsr
     from pipeline.store.modelfile import ModelHeader
 
-CONVENTIONAL = ("none", "bicubic")
-"""Names of "no model", in `EnhanceConfig.model`; the second is also the runtime's name in a stamp."""
+CONVENTIONAL = ("none", CONVENTIONAL_RUNTIME)
+"""Names of "no model", in `EnhanceConfig.model`."""
 
 NUM_ENGINES = 4  # ready at a time, one a frame size: streams of several sizes share a worker
 TRIAL_SIZE = Size(width_px=320, height_px=180)  # what "auto" is measured on: the choice is the worker's, not a stream's
@@ -45,7 +45,7 @@ class EnhanceConfig(StageConfig):
             raise ConfigError(
                 f"threads is {self.threads!r}", where="enhance.threads", hint="use 0 (the worker's) to 256"
             )
-        if self.runtime not in ("auto", "bicubic"):
+        if self.runtime not in ("auto", CONVENTIONAL_RUNTIME):
             check_name(self.runtime)
 
 
@@ -73,9 +73,9 @@ class Enhance(PooledStage[EnhanceConfig, FrameBatch, FrameBatch]):
         super().open(env)
         self._engines: OrderedDict[tuple[Size, str, int], Engine] = OrderedDict()
         self._model: tuple[ModelHeader, FEdsr] | None = None
-        self._stamp = Stamp(runtime="bicubic", threads=self.config.threads or env.threads)
+        self._stamp = Stamp(runtime=CONVENTIONAL_RUNTIME, threads=self.config.threads or env.threads)
         cv2.setNumThreads(env.threads)
-        if self.config.model in CONVENTIONAL or self.config.runtime == "bicubic":
+        if self.config.model in CONVENTIONAL or self.config.runtime == CONVENTIONAL_RUNTIME:
             return
         from pipeline.models.load import load_model  # noqa: PLC0415  # PyTorch; see pipeline.models
 
@@ -114,7 +114,7 @@ class Enhance(PooledStage[EnhanceConfig, FrameBatch, FrameBatch]):
         """
         batch = work.item
         stamp = work.stamp if work.stamp.runtime else self._stamp
-        if stamp.runtime == "bicubic":
+        if stamp.runtime == CONVENTIONAL_RUNTIME:
             return upscale(batch, self.config.scale)
         if self._model is None or stamp.model not in ("", self._stamp.model):
             raise ModelError(

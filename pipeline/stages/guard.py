@@ -11,7 +11,9 @@ from pipeline.errors import ConfigError
 from pipeline.stage import PooledStage, Resources, StageConfig, StageEnv, StageSpec, Work
 from pipeline.vision.stability import in_source_band, measure, num_blocks, restore
 from pipeline.vision.upscale import bicubic, upscale
+from pipeline.wire.acks import CONVENTIONAL_RUNTIME
 from pipeline.wire.frames import FrameBatch
+from pipeline.wire.ids import Span
 from pipeline.wire.results import GuardReport, GuardResult
 
 
@@ -57,6 +59,8 @@ class Guard(PooledStage[GuardConfig, FrameBatch, GuardResult]):
         enhanced, (source,) = work.item, work.side
         scale = _scale(enhanced, source)
         n = len(enhanced)
+        if work.stamp.runtime == CONVENTIONAL_RUNTIME:  # it is what it would be compared with
+            return GuardResult(span=work.span, frames=enhanced, report=_conventional(work.span, n, restored=0))
         stability, restored, kept = np.empty(n, np.float32), np.zeros(n, np.int32), np.ones(n, np.bool_)
         data = enhanced.data
         plain_HW = np.empty((enhanced.size.height_px, enhanced.size.width_px), np.uint8)
@@ -74,7 +78,7 @@ class Guard(PooledStage[GuardConfig, FrameBatch, GuardResult]):
                 y_HW = data[i, : plain_HW.size].reshape(plain_HW.shape)
                 restore(y_HW, plain_HW, back_BC, scale=scale)
         frames = enhanced if data is enhanced.data else replace(enhanced, data=data)
-        set_aside = "enhance" in work.stamp.set_aside or work.stamp.runtime == "bicubic"
+        set_aside = "enhance" in work.stamp.set_aside
         return GuardResult(
             span=work.span,
             frames=frames,
@@ -94,14 +98,18 @@ class Guard(PooledStage[GuardConfig, FrameBatch, GuardResult]):
         return GuardResult(
             span=work.span,
             frames=upscale(source, _scale(work.item, source)),
-            report=GuardReport(
-                span=work.span,
-                enhanced=np.zeros(n, np.bool_),
-                stability=np.ones(n, np.float32),
-                restored_blocks=np.full(n, num_blocks(source.size), np.int32),
-                model_version="",
-            ),
+            report=_conventional(work.span, n, restored=num_blocks(source.size)),
         )
+
+
+def _conventional(span: Span, n: int, *, restored: int) -> GuardReport:
+    return GuardReport(
+        span=span,
+        enhanced=np.zeros(n, np.bool_),
+        stability=np.ones(n, np.float32),
+        restored_blocks=np.full(n, restored, np.int32),
+        model_version="",
+    )
 
 
 def _scale(enhanced: FrameBatch, source: FrameBatch) -> int:

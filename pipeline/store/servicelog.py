@@ -79,7 +79,13 @@ class ServiceLog:
     # --- reading -------------------------------------------------------------------------------------------------
 
     def read(
-        self, after: int, *, stream: str | None = None, types: Collection[str] | None = None, limit: int = 1000
+        self,
+        after: int,
+        *,
+        stream: str | None = None,
+        types: Collection[str] | None = None,
+        limit: int = 1000,
+        fresh: bool = True,
     ) -> list[LoggedEvent]:
         """Return the events whose number is above `after`, in order; [] if there are none yet.
 
@@ -88,12 +94,14 @@ class ServiceLog:
             stream: only of this one.
             types: only of these.
             limit: at most so many.
+            fresh: False: of those up to the number that `last` gave, without asking the store what is new.
 
         Raises:
             StorageError: the log cannot be read.
         """
         with self._lock:
-            self._refresh()
+            if fresh:
+                self._refresh()
             found: list[LoggedEvent] = []
             for event in self._scan(after, stream, types):
                 if len(found) >= limit:

@@ -128,6 +128,7 @@ def _to_json(entry: StampEntry) -> dict[str, Any]:
         "model": s.model,
         "runtime": s.runtime,
         "threads": s.threads,
+        "lighter": list(s.lighter),
     }
 
 
@@ -140,6 +141,7 @@ def _from_json(found: dict[str, Any]) -> StampEntry:
             model=str(found["model"]),
             runtime=str(found["runtime"]),
             threads=int(found["threads"]),
+            lighter=tuple(map(str, found["lighter"])),
         ),
     )
 

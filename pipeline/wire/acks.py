@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+CONVENTIONAL_RUNTIME = "bicubic"
+"""A stamp's runtime where no network enhances."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stamp:
@@ -15,12 +18,14 @@ class Stamp:
         runtime: what runs them ("openvino-int8"), "" where nothing does.
         threads: of the runtime and the encoder; other counts give other bytes.
         set_aside: names of the stages that must pass this work on unprocessed (a poison batch).
+        lighter: names of the stages that do it with less effort (the overload ladder).
     """
 
     model: str = ""
     runtime: str = ""
     threads: int = 1
     set_aside: tuple[str, ...] = ()
+    lighter: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,6 +50,13 @@ class Codec:
     bits_per_sample: int = 0
     interlaced: bool = False
 
+    @property
+    def shown_size(self) -> Size | None:
+        """The size at which pictures are shown: the coded one, turned if the source says so; None for audio."""
+        if self.size is not None and self.rotation_deg in (90, 270):
+            return Size(width_px=self.size.height_px, height_px=self.size.width_px)
+        return self.size
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Packet:

@@ -22,11 +22,18 @@ class Quantiles:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gap:
-    """What is missing before an epoch of a live stream: its first frame, why, and about how long."""
+    """What is missing before an epoch of a live stream.
+
+    Attributes:
+        epoch, reason: the epoch behind it, and why.
+        seconds: about how long; 0 where nothing is missing.
+        slate: the epoch behind it shows a slate, no source.
+    """
 
     epoch: int
     reason: str
     seconds: float
+    slate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

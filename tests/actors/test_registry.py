@@ -15,6 +15,9 @@ from pipeline.config import Settings
 from pipeline.errors import CapacityError, Conflict, NotFound, Refused
 from pipeline.flow.job import Job, Outcome, Progress
 from pipeline.request import StreamRequest
+from pipeline.store import manifest as manifests
+from pipeline.store.manifest import Manifest
+from pipeline.store.objects import open_store
 from pipeline.wire.status import Quantiles, SourceState, StreamStatus
 
 
@@ -172,6 +175,23 @@ def test_a_new_registry_takes_up_what_has_not_ended(make: Callable[..., Made]) -
     assert again.registry.show("a").labels == {"site": "x"}
     assert set(again.processes.jobs) == {"a"}
     assert again.processes.jobs["a"] == made.processes.jobs["a"]
+
+
+def test_a_stream_is_taken_up_as_it_was_begun_whatever_new_ones_get(make: Callable[..., Made], tmp_path: Path) -> None:
+    """What shapes its output stays, and may not be changed; how it is worked on is as the service is set now."""
+    made = make(encode={"crf": 23}, guard={"stability": 0.25})
+    made.registry.create(request("a"), dry_run=False)
+    made.registry.create(request("b"), dry_run=False)
+    until(lambda: len(made.processes.jobs) == 2)
+    job = made.processes.jobs["a"]
+    begun = Manifest(id=job.stream, source=job.source, config=job.settings.to_dict())
+    manifests.save(open_store(str(tmp_path / "data" / "streams" / "a")), begun)
+    made = make(encode={"crf": 30}, flow={"max_hosts": 7})
+    settings = {name: made.processes.jobs[name].settings for name in ("a", "b")}
+    assert [settings[name].encode.crf for name in ("a", "b")] == [23, 30]
+    assert [settings[name].guard.stability for name in ("a", "b")] == [0.25, 0.5]
+    assert [settings[name].flow.max_hosts for name in ("a", "b")] == [7, 7]
+    assert made.registry.settings()["encode"]["crf"] == 30
 
 
 def test_a_stream_that_does_not_end_is_forgotten_all_the_same_when_it_does(make: Callable[..., Made]) -> None:

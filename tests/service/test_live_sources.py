@@ -20,7 +20,7 @@ from pipeline.media.source import SourceOptions, open_source
 from tests.live_peers import Process, Reader, decoded, free_port, listens, program, reading, until
 
 OPTIONS = SourceOptions(open_timeout_s=10, read_timeout_s=3, reconnect_initial_s=0.2, reconnect_max_s=0.5)
-_MODULES = (Path("/usr/lib/nginx/modules"), Path("/usr/lib64/nginx/modules"))
+MODULES = (Path("/usr/lib/nginx/modules"), Path("/usr/lib64/nginx/modules"))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ class Nginx:
 
     def __init__(self, folder: Path) -> None:
         self._program = program("nginx", "nginx")
-        module = next((m / "ngx_rtmp_module.so" for m in _MODULES if (m / "ngx_rtmp_module.so").exists()), None)
+        module = next((m / "ngx_rtmp_module.so" for m in MODULES if (m / "ngx_rtmp_module.so").exists()), None)
         if module is None:
             pytest.skip("nginx's RTMP module is not installed (Debian: libnginx-mod-rtmp)")
         self.port = free_port()

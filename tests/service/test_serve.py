@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.service.live_peer import LiveServer, transport_stream
-from tests.service.serving import Served, check_whole, serving
+from tests.service.serving import Served, check_whole, frames_of, serving
 
 pytestmark = pytest.mark.timeout(240)
 SECONDS = 150.0  # longer than any test looks: its end would be a gap
@@ -98,6 +98,27 @@ def test_a_source_that_goes_and_comes_back_costs_one_gap(
     finally:
         back.close()
     assert check_whole(store / "streams" / "gone", ticks_a_frame=TICKS) == 2
+
+
+def test_a_slate_is_shown_while_a_source_is_away(service: Served, store: Path, camera: LiveServer, clip: Path) -> None:
+    source = {"uri": f"tcp://127.0.0.1:{camera.port}", "slate": {"after_s": 1, "text": "Back soon"}}
+    service.ask("POST", "/v1/streams", body("slate", camera, source=source))
+    service.wait("slate", flows)
+    camera.close()
+    away = service.wait("slate", lambda s: begun_again(s) and s["fps_out"] > 7)
+    assert away["state"] == "reconnecting" and [gap["slate"] for gap in away["gaps"]] == [True]
+    back = LiveServer(clip, SECONDS, port=camera.port)
+    try:
+        found = service.wait("slate", lambda s: s["epoch"] == 2 and s["seq"] > 0 and flows(s))
+        assert [gap["slate"] for gap in found["gaps"]] == [True, False]
+        assert service.ask("DELETE", "/v1/streams/slate")[0] == 204
+    finally:
+        back.close()
+    rows = frames_of(store / "streams" / "slate")
+    shown = [row["pts"] for row in rows if row["epoch"] == 1]
+    assert shown == [9000 * number for number in range(len(shown))]
+    playlist = (store / "streams" / "slate" / "hls" / "main" / "index.m3u8").read_text()
+    assert playlist.count("#EXT-X-DISCONTINUITY\n") == 2
 
 
 @pytest.mark.parametrize("role", ["ray::Supervisor", "ray::RegistryActor", "ray::ServeReplica"])

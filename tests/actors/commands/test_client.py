@@ -51,7 +51,16 @@ def test_submit_says_where_to_watch(server: str, service: MemoryService, capsys:
     asked = service.requests["gate"]
     assert asked.labels == {"site": "a"}
     assert (asked.source.mode, asked.outputs.hls.segment_s, asked.slo.max_lag_s) == ("live", 1.0, 2.5)
-    assert asked.source.uri == "rtsp://u:secret@e.org/1"
+    assert asked.source.uri == "rtsp://u:secret@e.org/1" and asked.source.slate is None
+
+
+def test_submit_with_a_slate(server: str, service: MemoryService, capsys: Captured) -> None:
+    assert cli.main(["submit", "rtsp://e.org/1", "--id", "plain", "--slate"]) == 0
+    assert cli.main(["submit", "rtsp://e.org/1", "--id", "own", "--slate", "Back soon"]) == 0
+    slates = [service.requests[name].source.slate for name in ("plain", "own")]
+    assert [slate and (slate.after_s, slate.text) for slate in slates] == [(2.0, "No signal"), (2.0, "Back soon")]
+    assert cli.main(["submit", "rtsp://e.org/1", "--slate", "é"]) == 1
+    assert "slate.text" in capsys.readouterr().err
 
 
 def test_submit_again_changes_nothing_another_request_is_refused(server: str, capsys: Captured) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -12,6 +14,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from actors.http import events
+from actors.http.tail import Tail
 from pipeline.errors import StorageError
 from pipeline.store.objects import Store
 from pipeline.store.servicelog import ServiceLog
@@ -154,6 +157,67 @@ def test_a_quiet_connection_has_heartbeats(
         assert [next(lines) for _ in range(4)] == ["retry: 1000", "", ":", ""]
         results.say(store, "gate", "degraded", first=4)
         assert _follow(lines, 1) == [(5, "degraded")]
+
+
+class Counted:
+    """A log of which only the number of the last event is asked: it rises to `last` at the look `at`."""
+
+    def __init__(self, *, at: int, last: int, broken: int = 0) -> None:
+        self.looks, self._at, self._last, self._broken = 0, at, last, broken
+
+    def last(self) -> int:
+        self.looks += 1
+        if self.looks <= self._broken:
+            raise StorageError("S3 does not answer")
+        return self._last if self.looks >= self._at else 0
+
+
+def test_all_who_wait_share_one_look() -> None:
+    log = Counted(at=4, last=9, broken=2)
+    tail = Tail(cast(ServiceLog, log), every_s=0.01)
+
+    async def wait() -> list[int]:
+        return await asyncio.gather(*[tail.beyond(number, 20.0) for number in (0, 0, 3, 8, 5)])
+
+    assert asyncio.run(wait()) == [9] * 5
+    assert log.looks == 4
+
+
+def test_who_waits_in_vain_is_told_so_and_one_who_is_behind_at_once() -> None:
+    log = Counted(at=1, last=9)
+    tail = Tail(cast(ServiceLog, log), every_s=0.01)
+
+    async def wait() -> list[int]:
+        return [await tail.beyond(9, 0.1), await tail.beyond(8, 20.0), await tail.beyond(0, 0.0)]
+
+    assert asyncio.run(wait()) == [9, 9, 9]
+
+
+def test_five_followers_read_the_store_as_one_does(
+    app: FastAPI, gate: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of blocks too, behind which the log has moved on; each hears what it asked for, once."""
+    monkeypatch.setattr(ServiceLog, "BLOCK_EVENTS", 5)
+    read, asked = ServiceLog.read, []
+
+    def watched(self: ServiceLog, after: int, *, fresh: bool = True, **wanted: Any) -> Any:
+        asked.append(fresh)
+        return read(self, after, fresh=fresh, **wanted)
+
+    monkeypatch.setattr(ServiceLog, "read", watched)
+    paths = ["/v1/events", "/v1/events?types=gap,stream.state_changed", f"{gate}/events", "/v1/streams/door/events"]
+    wanted = [14, 14, 13, 1, 10]
+    with served(app) as url, httpx2.Client(base_url=url, timeout=20) as client, ExitStack() as open_:
+        answers = [open_.enter_context(client.stream("GET", path)) for path in paths]
+        answers.append(open_.enter_context(client.stream("GET", "/v1/events", headers={"Last-Event-ID": "4"})))
+        lines = [answer.iter_lines() for answer in answers]
+        assert [next(each) for each in lines] == ["retry: 1000"] * 5
+        for first in range(4, 14, 2):
+            results.say(store, "gate", f"s{first}", f"s{first + 1}", first=first)
+        found = [[number for number, _ in _follow(each, count)] for each, count in zip(lines, wanted, strict=True)]
+    everything = list(range(1, 15))
+    assert found == [everything, everything, [1, 2, 3, *range(5, 15)], [4], list(range(5, 15))]
+    assert asked.count(True) == 5  # each once, before its answer began
 
 
 def test_a_store_that_fails_for_a_while_loses_nothing(

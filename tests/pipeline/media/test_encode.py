@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.media.encode import EncodeParameters, SegmentEncoder, even
+from pipeline.stages.encode import PRESETS
 from pipeline.wire.frames import ColorSpec, FrameBatch, Size
 from tests.pipeline.media import made
 
@@ -43,6 +45,18 @@ def test_every_frame_gives_one_sample_and_only_the_first_is_a_random_access_poin
     entry, data, keys = encoded(batch, parameters())
     assert keys == [True] + [False] * 299
     assert len(decoded(entry, data)) == 300
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_lighter_segment_follows_others_of_the_same_preset(preset: str) -> None:
+    """The initialisation segment is the epoch's: both kinds have its parameter sets."""
+    batch = made.frames(range(0, 320, 40))
+    how = parameters(preset=preset)
+    normal, lighter = encoded(batch, how), encoded(batch, replace(how, lighter=True))
+    assert lighter[0] == normal[0] and lighter[2] == normal[2]
+    assert (lighter[1] != normal[1]) is (preset in ("superfast", "veryfast", "faster"))
+    for frame, luma in zip(decoded(normal[0], lighter[1]), batch.planes().y, strict=True):
+        assert np.mean((frame.to_ndarray()[: luma.shape[0]].astype(float) - luma) ** 2) < 20
 
 
 def test_a_cut_of_the_scene_makes_no_key_frame() -> None:

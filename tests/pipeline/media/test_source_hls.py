@@ -19,11 +19,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from pipeline.errors import CorruptMedia, LimpidError, Refused, Unreachable, UnsupportedMedia
 from pipeline.media.fetch import Client
 from pipeline.media.source_base import SourceOptions
-from pipeline.media.source_hls import HlsStream, is_playlist, open_hls
+from pipeline.media.source_hls import HlsStream, Place, is_playlist, open_hls
 from tests.pipeline.media import hls_clips as clips
 from tests.web_server import Page, Web, serving, trap
 
 QUICK = SourceOptions(open_timeout_s=5, read_timeout_s=3)
+SILENT = SourceOptions(open_timeout_s=5, read_timeout_s=1)  # two target durations, that is
 TICKS = 3600  # of 90 kHz, a frame at 25 fps
 BREAK = "#EXT-X-DISCONTINUITY"
 
@@ -514,3 +515,62 @@ def _sockets() -> list[socket.socket]:
 
     gc.collect()
     return [o for o in gc.get_objects() if issubclass(type(o), socket.socket) and o.fileno() >= 0]
+
+
+# ---- from one connection to the next --------------------------------------------------------------------------------
+
+
+def broke_off(web: Web, playlist: Live) -> Place:
+    """Read a live stream until its publisher has been silent for too long; return its place."""
+    stream = open_hls(web.url("/a.m3u8"), SILENT)
+    with pytest.raises(Unreachable, match="no new segment"):
+        times(stream)
+    assert playlist.windows == [playlist.windows[0]]
+    return stream.place
+
+
+def test_next_connection_goes_on_behind_what_was_read(web: Web) -> None:
+    playlist = live(web, (0, 3, False))
+    place = broke_off(web, playlist)
+    assert place.following == 3 and place.whole
+    playlist.windows[:] = [(0, 3, False), (1, 6, True)]  # nothing yet, and then more
+    stream = open_hls(web.url("/a.m3u8"), SILENT, place=place)
+    assert stream.live and stream.resumed
+    assert times(stream) == [list(range(30, 60))]
+    assert not stream.problems
+
+
+def test_next_connection_waits_like_reading_does(web: Web) -> None:
+    place = broke_off(web, live(web, (0, 3, False)))
+    asked = len([p for p in web.paths() if p.endswith(".ts")])
+    with pytest.raises(Unreachable, match="no new segment"):
+        open_hls(web.url("/a.m3u8"), SILENT, place=place)
+    assert len([p for p in web.paths() if p.endswith(".ts")]) == asked
+
+
+def test_what_is_left_of_a_stream_that_has_ended_meanwhile_is_read(web: Web) -> None:
+    playlist = live(web, (0, 3, False))
+    place = broke_off(web, playlist)
+    playlist.windows[:] = [(0, 5, True)]
+    stream = open_hls(web.url("/a.m3u8"), SILENT, place=place)
+    assert stream.live and times(stream) == [list(range(30, 50))]
+    assert not open_hls(web.url("/a.m3u8"), SILENT, place=stream.place).live  # nothing is left
+
+
+@pytest.mark.parametrize(
+    ("window", "renamed", "first"),
+    [((0, 2, False), False, 0), ((2, 8, False), True, 5), ((5, 9, False), False, 6)],
+    ids=["numbers began anew", "other segments", "all unread ones have gone"],
+)
+def test_a_playlist_that_does_not_go_on_is_begun_like_any_other(
+    web: Web, window: tuple[int, int, bool], renamed: bool, first: int
+) -> None:
+    playlist = live(web, (0, 3, False))
+    place = broke_off(web, playlist)
+    playlist.windows[:] = [window, (window[0], window[1], True)]
+    if renamed:
+        playlist.names = lambda i: f"{i}.ts?x=1".replace(".ts?", "-other.ts?")
+        web.pages |= {f"/{i}-other.ts": web.pages[f"/{i}.ts"] for i in range(12)}
+    stream = open_hls(web.url("/a.m3u8"), SILENT, place=place)
+    assert not stream.resumed
+    assert times(stream)[0][0] == 10 * first

@@ -296,6 +296,22 @@ def test_live_playlist_is_followed_to_the_end_that_it_gets(tmp_path: Path) -> No
         assert reader.video(0)[-1].data in (tmp_path / "3.ts").read_bytes() or len(reader.video(0)) >= 90
 
 
+def test_live_playlist_that_was_silent_for_too_long_goes_on_where_it_was_read_to(tmp_path: Path) -> None:
+    segments(tmp_path, 6)
+    playlist(tmp_path, 3, ended=False)
+    options = SourceOptions(read_timeout_s=1, reconnect_initial_s=0.01, reconnect_max_s=0.05)
+    address = "http://127.0.0.1:{}/index.m3u8"
+    with served(tmp_path) as port, reading(open_source(address.format(port), options=options)) as reader:
+        reader.wait_video(0, 75)
+        until(lambda: reader.source.state.attempts >= 1)  # two target durations, and as long again
+        playlist(tmp_path, 6, ended=True)
+        until(lambda: reader.ended is not False)
+        assert reader.ended is True and reader.epochs == [0, 1]
+        gap = reader.source.gap_before(1)
+        assert gap is not None and gap.seconds == 0 and "no new segment" in gap.reason
+        assert [decoded(reader, epoch) for epoch in (0, 1)] == [75, 75]
+
+
 def test_endless_answer_over_http(clip: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n"
     with TsServer(clip, head=head) as server:

@@ -10,8 +10,10 @@ import pytest
 
 from pipeline.errors import ConfigError, Conflict
 from pipeline.media import hls
+from pipeline.stage import Work
 from pipeline.stages.encode import Encode, EncodeConfig
 from pipeline.store.objects import LocalStore
+from pipeline.wire.acks import Stamp
 from pipeline.wire.frames import FrameBatch, Size
 from tests.pipeline.media import made
 
@@ -243,3 +245,21 @@ def test_pictures_come_out_as_they_went_in(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "hls" / "index.m3u8")) as source:
         found = np.stack([f.to_ndarray().reshape(-1) for f in source.decode(video=0)])
     assert np.sqrt(np.mean((found.astype(float) - batch.data) ** 2)) < 3
+
+
+def test_a_segment_is_encoded_as_the_stamp_of_its_first_frame_says(tmp_path: Path) -> None:
+    """Lighter from frame 4 on, in the middle of a segment: the next one is the first."""
+    batch = made.frames(range(0, 1000, 100))
+    lighter = Stamp(lighter=("encode",))
+    found = {}
+    for name, from_ in (("never", 10), ("from 4", 4), ("always", 0)):
+        stage = made.opened(Encode(EncodeConfig(segment_s=0.5)), tmp_path / name, 0)
+        for i in range(10):
+            part = batch.cut(i, i + 1)
+            stage.process(Work(item=part, span=part.span, stamp=lighter if i >= from_ else Stamp()))
+        stage.finish()
+        segments = {n: d for n, d in files(tmp_path / name).items() if n.endswith((".m4s", ".mp4"))}
+        found[name] = [data for _, data in sorted(segments.items())]
+    first, second, init = found["from 4"]
+    assert [first, init] == [found["never"][0], found["never"][2]] and init == found["always"][2]
+    assert second == found["always"][1] != found["never"][1]

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.stage import StageEnv, Work
 from pipeline.stages.guard import Guard, GuardConfig
 from pipeline.vision.upscale import upscale
-from pipeline.wire.acks import Stamp
+from pipeline.wire.acks import CONVENTIONAL_RUNTIME, Stamp
 from pipeline.wire.frames import FrameBatch
 from tests.pipeline.stages.test_enhance import batch
 
@@ -48,6 +48,15 @@ def test_a_conventional_picture_is_fully_stable_and_passes_as_it_is(width: int, 
     assert result.frames is enhanced
     assert (result.report.stability == 1).all() and not result.report.restored_blocks.any()
     assert result.report.enhanced.all() and result.report.model_version == "f-edsr-x2@1"
+
+
+def test_where_no_network_enhances_there_is_nothing_to_guard() -> None:
+    source = batch(48, 48)
+    enhanced = upscale(source, 2)
+    result = guard().process(work(enhanced, source, Stamp(model="f-edsr-x2@1", runtime=CONVENTIONAL_RUNTIME)))
+    assert result.frames is enhanced
+    assert (result.report.stability == 1).all() and not result.report.restored_blocks.any()
+    assert not result.report.enhanced.any() and result.report.model_version == ""
 
 
 def test_a_bad_block_of_one_frame_goes_back_and_nothing_else_changes() -> None:

@@ -15,24 +15,14 @@ import pytest
 
 from pipeline.errors import NotFound, StorageError
 from pipeline.store.objects import LEFTOVER_AGE_S, TEMPORARY_PREFIX, LocalStore, Store, check_name, open_store
+from tests.s3_server import s3_server
 
 
 @pytest.fixture(scope="module")
 def s3_bucket() -> Iterator[str]:
-    """An S3 server of this process with an empty bucket; boto3 is pointed at it."""
-    server_module = pytest.importorskip("moto.server", reason='no S3 server: pip install "moto[server]"')
-    boto3 = pytest.importorskip("boto3")
-    with pytest.MonkeyPatch.context() as patch:
-        server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        boto3.client("s3").create_bucket(Bucket="limpid-test")
+    """A bucket of a server of this process."""
+    with s3_server("limpid-test"):
         yield "limpid-test"
-        server.stop()
 
 
 @pytest.fixture(params=["local", "s3"])

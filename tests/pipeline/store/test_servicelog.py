@@ -119,6 +119,26 @@ def test_reading_on_gives_what_is_behind_a_number_and_only_what_is_asked_for(wor
     assert (reader.first(), reader.last()) == (1, 15)
 
 
+def test_what_is_known_is_read_without_asking_the_store(world: World) -> None:
+    """A reader that looks with `last` reads in memory what was found then; whole blocks are fetched, once."""
+    writer, watched = SmallLog(world.store), WatchedStore(world.store)
+    reader = SmallLog(watched)
+    assert reader.read(0, fresh=False) == []
+    for _ in range(5):
+        world.write_content(A, [0, 1])
+        writer.collect([A])
+    assert reader.last() == 10
+    world.write_run(B)
+    writer.collect([B])
+    asked = watched.counter[0]
+    assert [e.number for e in reader.read(8, fresh=False)] == [9, 10]
+    assert watched.counter[0] == asked
+    for _ in range(2):
+        assert [e.number for e in reader.read(0, fresh=False)] == list(range(1, 11))
+    assert watched.counter[0] == asked + 1  # the first of the two blocks; the reader began at the second's end
+    assert [e.number for e in reader.read(8)] == [9, 10, 11]
+
+
 def test_an_empty_log_is_empty(world: World) -> None:
     log = ServiceLog(world.store)
     assert (log.read(0), log.first(), log.last(), log.collect([]), log.collect([A])) == ([], 1, 0, 0, 0)
