@@ -117,10 +117,11 @@ class OpenUri:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadOn:
-    """Give the source's next batch of packets."""
+    """Give the source's next batch of packets; see PacketReader.next."""
 
     stream: StreamId
     free: tuple[Block, ...] = ()
+    pace_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -169,7 +169,7 @@ class Host:
     def _read(self, order: ReadOn) -> tuple[Reply, Mapping[str, Sequence[Item]]]:
         self._take_back(order.free)
         source = self._sources[order.stream]
-        batch = source.next()
+        batch = source.next(pace_s=order.pace_s)
         if batch is None:
             return Reply(ended=True, source=source.state), {SOURCE: ()}
         if not isinstance(batch, PacketBatch):

@@ -44,6 +44,7 @@ from pipeline.plan.admit import Running
 from pipeline.plan.ladder import Ladder, LadderRule, Rung
 from pipeline.stage import StageEnv
 
+_PACE_S = 0.07  # between two reads of a live source where cores are few: two frames at 25 a second
 _DEATHS = 5  # of one box's process in a row, without an answer in between and with nothing to blame
 _REPLAYS = 3  # from one watermark
 _CLOSE_S = 10.0  # that stages have for closing what they hold
@@ -254,7 +255,9 @@ class StreamRun:
         self._source.post(partial(self._send, order))
 
     def _read(self, asked: int, host: Host) -> None:
-        order = ReadOn(stream=self._job.stream, free=self._hosts.custody.freed(host.name))
+        crowded = self._job.live and len(self._boxes) == 1  # see sizes.lanes_of
+        freed = self._hosts.custody.freed(host.name)
+        order = ReadOn(stream=self._job.stream, free=freed, pace_s=_PACE_S if crowded else 0.0)
         self._hosts.spawn(self._on_read(asked, self._hosts.issue(host, order, exports=1)))
 
     async def _on_read(self, asked: int, call: Call) -> None:

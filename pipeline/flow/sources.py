@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class PacketReader:
         self._source: Source | None = None
         self._batches: Iterator[PacketBatch | None] | None = None
         self._at = (0, 0)
+        self._given_s, self._whole = 0.0, True  # when the last batch was given, and whether more was there
 
     def seek(self, epoch: int, packet: int) -> None:
         """Have the next batch begin at a packet."""
@@ -83,8 +85,11 @@ class PacketReader:
         """Return what is missing before an epoch of a live source."""
         return self._source.gap_before(epoch) if self._source is not None else None
 
-    def next(self) -> PacketBatch | Pause | None:
+    def next(self, *, pace_s: float = 0.0) -> PacketBatch | Pause | None:
         """Return the next batch; a pause where a live source gives nothing for a while; None at the end.
+
+        Args:
+            pace_s: seconds behind the batch before, unless more was there already: what comes meanwhile comes together.
 
         Raises:
             SourceError, StorageError: it cannot be opened or read; another call tries again.
@@ -94,6 +99,8 @@ class PacketReader:
         if self._batches is None:
             epoch, packet = self._at
             self._batches = self._source.batches(epoch=epoch, packet=packet, stream=self._stream)
+        if pace_s and not self._whole:
+            time.sleep(max(0.0, self._given_s + pace_s - time.monotonic()))
         try:
             batch = next(self._batches, _END)
         except LimpidError:
@@ -103,6 +110,7 @@ class PacketReader:
             return Pause(state=self._source.state)
         if isinstance(batch, PacketBatch):
             self._at = (batch.span.epoch, batch.span.stop)
+            self._given_s, self._whole = time.monotonic(), len(batch) >= _BATCH_PACKETS
             return batch
         return None
 

@@ -15,6 +15,7 @@ from tests.s3_server import S3Server, s3_server
 from tests.service.live_peer import LiveServer, transport_stream
 from tests.service.serving import Served, serving
 
+pytestmark = pytest.mark.timeout(240)
 BUCKET = "limpid-site"
 SECONDS = 100.0  # longer than the test looks
 
