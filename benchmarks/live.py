@@ -33,6 +33,7 @@ from tests.service.serving import Served, check_whole, serving
 
 TICKS = 3600  # a frame, at 25 a second
 SETTLED = 0.2  # of the soak that does not count: start-up, caches that fill
+SETTLING_S = 120.0  # nor does this behind a kill: processes begin, backlogs are worked off
 LAG_S = 1.0
 FOLLOW_S = {"one": 20.0, "four": 45.0, "again": 50.0}
 FOLLOWED = """name: followed
@@ -234,8 +235,7 @@ def soak(folder: Path, seconds: float) -> list[Row]:
     )
     rows = []
     stretches = [(SETTLED, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 1.0)]  # between the kills: what begins anew is a step
-    starts_s = [from_ * seconds + (60 * seconds / 1800 if number else 0) for number, (from_, _) in enumerate(stretches)]
-    between = [(start_s, to * seconds) for start_s, (_, to) in zip(starts_s, stretches, strict=True)]
+    between = [(from_ * seconds + min(SETTLING_S, (to - from_) * seconds / 2), to * seconds) for from_, to in stretches]
     for index, (what, unit) in enumerate(HELD):
         points = [(at, float(found[index])) for at, found in taken]
         slope = 60 * common_slope(points, between)
