@@ -162,6 +162,8 @@ def counted(folder: Path, passed: Sequence[set[int]] | None) -> Counter[str]:
     total = Counter[str]()
     for epoch, times in shown.items():
         named = sorted({pts for pts in kept[epoch] if pts is not None})
+        if not named:
+            continue  # it had just begun when the service was stopped
         last = min(max(times), named[-1])  # of the last epoch: frames and packets were not stopped at the same place
         out, read = {pts for pts in times if pts <= last}, [pts for pts in named if pts <= last]
         nameless = kept[epoch].count(None)  # decode gives these a place
@@ -353,7 +355,7 @@ class Udp(Peer):
                         continue
                     relay.sendto(data, self._to)
                     for pts in beginnings(data):
-                        if pts < self._last:  # without B-frames: another publisher's
+                        if pts < self._last - 90_000:  # another publisher's
                             self.passed.append(set())
                         self.passed[-1].add(pts)
                         self._last = pts
