@@ -93,8 +93,9 @@ class StreamRun:
         self._gap_s = 0.0
         networks = any(node.networks for box in boxes for node in box.nodes)
         encodes = any(node.stage.spec.name == "encode" for box in boxes for node in box.nodes)
-        rungs = {Rung.BICUBIC: networks and bool(ledger.stamp.model), Rung.LIGHTER_ENCODE: encodes}
-        self._rungs = (Rung.FULL, *(rung for rung, there in rungs.items() if there and self._job.live))
+        there = {Rung.BICUBIC: networks and bool(ledger.stamp.model), Rung.LIGHTER_ENCODE: encodes}  # in this graph
+        wanted = wanted_of(self._job.settings, live=self._job.live)
+        self._rungs = tuple(rung for rung in wanted.rungs if there.get(rung, True))
         if self._job.rung in self._rungs[1:] and ledger.fresh:
             ledger.take_rung(self._job.rung, 0, 0, "there was no room for more when it began")
         self._meters = Meters(ledger.rung)
@@ -255,7 +256,8 @@ class StreamRun:
         self._source.post(partial(self._send, order))
 
     def _read(self, asked: int, host: Host) -> None:
-        crowded = self._job.live and len(self._boxes) == 1  # see sizes.lanes_of
+        planned = self._job.live and self._job.settings.flow.plan == "auto"
+        crowded = planned and len(self._boxes) == 1  # see sizes.lanes_of
         freed = self._hosts.custody.freed(host.name)
         order = ReadOn(stream=self._job.stream, free=freed, pace_s=_PACE_S if crowded else 0.0)
         self._hosts.spawn(self._on_read(asked, self._hosts.issue(host, order, exports=1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.config import Settings
+from pipeline.config import LIGHTER_PRESETS, Settings
 from pipeline.flow.job import Progress
 from pipeline.plan.admit import Running, Wanted
 from pipeline.plan.ladder import Rung
@@ -16,13 +16,18 @@ LANES = 2  # boxes that the planner cuts a stream into at most
 def wanted_of(settings: Settings, *, live: bool) -> Wanted:
     """Return what is known of a stream before anything of it runs."""
     network = settings.enhance.enabled and settings.enhance.model not in CONVENTIONAL
+    rungs = {
+        Rung.FULL: True,
+        Rung.BICUBIC: live and network,
+        Rung.LIGHTER_ENCODE: live and settings.encode.preset in LIGHTER_PRESETS,
+    }
     return Wanted(
         live=live,
         scale=settings.enhance.scale if settings.enhance.enabled else 1,
         network=network,
         runtime=settings.enhance.runtime,
         analyse=settings.analyse.enabled,
-        rungs=(Rung.FULL, *([Rung.BICUBIC] if network else []), Rung.LIGHTER_ENCODE),
+        rungs=tuple(rung for rung, there in rungs.items() if there),
     )
 
 

@@ -103,6 +103,10 @@ class AnalyseSettings(Section):
     """Off: the tables hold the frames, not their quality."""
 
 
+LIGHTER_PRESETS = ("superfast", "veryfast", "faster")
+"""Of x264, those that the overload ladder can make lighter (media/encode.py): the others stay as they are."""
+
+
 class EncodeSettings(Section):
     """The HLS output."""
 

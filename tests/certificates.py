@@ -1,8 +1,13 @@
-"""An authority of the tests' own and certificates that it signs, as PEM files."""
+"""An authority of the tests' own, certificates that it signs, as PEM files, and a server that shows one."""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -59,6 +64,27 @@ class Authority:
         pem = key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption())
         path.write_bytes(pem + certificate.public_bytes(serialization.Encoding.PEM))
         return path
+
+
+@contextlib.contextmanager
+def serving(pem: Path, talk: Callable[[ssl.SSLSocket], object]) -> Iterator[int]:
+    """A TLS server on 127.0.0.1 that shows the certificate of a file; what comes behind a handshake is `talk`'s."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    peer, _ = listener.accept()
+                    with contextlib.suppress(OSError), context.wrap_socket(peer, server_side=True) as sock:
+                        talk(sock)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
 
 
 def _builder(name: x509.Name, key: ec.EllipticCurvePrivateKey, *, until: datetime) -> x509.CertificateBuilder:

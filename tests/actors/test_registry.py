@@ -226,3 +226,13 @@ def test_limits_of_a_stage_are_checked_and_told(make: Callable[..., Made]) -> No
     made = make()
     with pytest.raises(NotFound):
         made.registry.patch_stage("enhance", min=1, max=2, target_utilisation=None)
+
+
+def test_a_live_stream_that_lags_is_degraded_but_not_for_what_came_while_it_started(make: Callable[..., Made]) -> None:
+    made = make()
+    made.registry.create(request(source="rtmp://8.8.8.8/live"), dry_run=False)
+    until(lambda: made.processes.jobs)
+    late = Quantiles(p95=9.0)
+    for settling, state in ((True, "running"), (False, "degraded")):
+        made.processes.news(**running("a", lag_s=late, settling=settling))
+        assert made.registry.show("a").state == state

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from pipeline.config import LIGHTER_PRESETS
 from pipeline.media.encode import EncodeParameters, SegmentEncoder, even
 from pipeline.stages.encode import PRESETS
 from pipeline.wire.frames import ColorSpec, FrameBatch, Size
@@ -54,7 +55,7 @@ def test_a_lighter_segment_follows_others_of_the_same_preset(preset: str) -> Non
     how = parameters(preset=preset)
     normal, lighter = encoded(batch, how), encoded(batch, replace(how, lighter=True))
     assert lighter[0] == normal[0] and lighter[2] == normal[2]
-    assert (lighter[1] != normal[1]) is (preset in ("superfast", "veryfast", "faster"))
+    assert (lighter[1] != normal[1]) is (preset in LIGHTER_PRESETS)
     for frame, luma in zip(decoded(normal[0], lighter[1]), batch.planes().y, strict=True):
         assert np.mean((frame.to_ndarray()[: luma.shape[0]].astype(float) - luma) ** 2) < 20
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from pipeline.errors import ConfigError, LimpidError, Refused, Unreachable, UnsupportedMedia
 from pipeline.media.fetch import Client
 from pipeline.media.source_base import SourceOptions
+from tests import certificates
 from tests import media_files as made
 from tests.web_server import Page, Web, serving, trap
 
@@ -103,23 +105,15 @@ def test_each_hop_is_checked(web: Web) -> None:
 @contextlib.contextmanager
 def secure(folder: Path, monkeypatch: pytest.MonkeyPatch, raw: bytes) -> Iterator[str]:
     """An https server for localhost whose certificate is trusted, answering everything with `raw`."""
-    context = made.own_certificate(folder)
+    made.own_certificate(folder)
     monkeypatch.setenv("SSL_CERT_FILE", str(folder / "server.pem"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def answer() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    peer, _ = listener.accept()
-                    with contextlib.suppress(OSError), context.wrap_socket(peer, server_side=True) as sock:
-                        sock.recv(4096)
-                        sock.sendall(raw)
+    def answer(sock: ssl.SSLSocket) -> None:
+        sock.recv(4096)
+        sock.sendall(raw)
 
-        thread = threading.Thread(target=answer, daemon=True)
-        thread.start()
-        yield f"localhost:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+    with certificates.serving(folder / "server.pem", answer) as port:
+        yield f"localhost:{port}"
 
 
 def test_https_does_not_lead_down_to_http(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

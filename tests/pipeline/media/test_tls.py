@@ -7,7 +7,6 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,34 +18,13 @@ from pipeline.media.fetch import Client
 from pipeline.media.relay import Relay, dial
 from pipeline.media.source_base import SourceOptions
 from tests import media_files as made
-from tests.certificates import Authority
+from tests.certificates import Authority, serving
 from tests.live_peers import until
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
-
-
-@contextlib.contextmanager
-def serving(pem: Path, talk: Callable[[ssl.SSLSocket], object]) -> Iterator[int]:
-    """A TLS server; what comes behind a handshake is `talk`'s."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def run() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    peer, _ = listener.accept()
-                    with contextlib.suppress(OSError), context.wrap_socket(peer, server_side=True) as sock:
-                        talk(sock)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
 
 
 def trusting(path: Path | str) -> SourceOptions:
