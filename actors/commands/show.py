@@ -37,7 +37,8 @@ def _rows(status: Mapping[str, Any], server: str) -> Iterator[tuple[str, str]]:
     for name, value in sorted(status["labels"].items()):
         yield "label", f"{name}={value}"
     if status["width"]:
-        yield "output", f"{status['width']}×{status['height']}, {status['model'] or 'no model'} {status['runtime']}"
+        yield "source size", f"{status['width']}×{status['height']}"
+        yield "enhanced by", f"{status['model'] or 'no model'} {status['runtime']}"
     yield "frames", f"{status['frames']}, {status['fps_in']:.1f}/s in, {status['fps_out']:.1f}/s out"
     yield "lag", f"{_quantiles(status['lag_s'])}, target {status['max_lag_s']:g} s"
     for stage, quantiles in status["latency_s"].items():
@@ -47,7 +48,8 @@ def _rows(status: Mapping[str, Any], server: str) -> Iterator[tuple[str, str]]:
     for name, count in sorted(status["counts"].items()):
         yield "count", f"{name} {count}"
     for gap in status["gaps"]:
-        yield "gap", f"{gap['seconds']:.1f} s before epoch {gap['epoch']}: {gap['reason']}"
+        slate = ", a slate" if gap["slate"] else ""
+        yield "gap", f"{gap['seconds']:.1f} s before epoch {gap['epoch']}{slate}: {gap['reason']}"
     if status["last_error"]:
         yield "error", status["last_error"]
     yield "playlist", f"{server}{status['links']['hls']}"

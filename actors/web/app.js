@@ -10,7 +10,9 @@ const THUMBNAIL_MS = 5000;
 const PAGE = 60; // streams a page of the list
 const MOST_EVENTS = 200;
 const ENDED = new Set(["completed", "failed", "stopped"]);
-const RUNGS = ["nothing made lighter", "fewer blocks refined", "fewer frames analysed", "lighter model", "bicubic"];
+const RUNGS = ["nothing made lighter", "fewer blocks refined", "fewer frames analysed", "lighter model", "bicubic", "lighter encoder"];
+
+const gapText = (gap) => `${gap.reason} ${seconds(gap.seconds)}${gap.slate ? ", then a slate" : ""}`;
 
 const $ = (id) => document.getElementById(id);
 let shown = null; // the view: { close() }
@@ -233,7 +235,7 @@ class Detail {
       ["Model", [stream.model, stream.runtime].filter(Boolean).join(", ") || "–"],
       ["Overload", `rung ${stream.rung}: ${RUNGS[stream.rung] ?? "lighter"}`],
       ["Frames", stream.frames.toLocaleString()],
-      ["Gaps", stream.gaps.length ? stream.gaps.map((gap) => `${gap.reason} ${seconds(gap.seconds)}`).at(-1) : "none"],
+      ["Gaps", stream.gaps.length ? stream.gaps.map(gapText).at(-1) : "none"],
     ];
     $("numbers").replaceChildren(
       ...numbers.map(([name, value]) => {

@@ -23,7 +23,7 @@ RATE = 10
 """Frames a second: enough for a card that stands still, and for players that expect something all the time."""
 
 _TICKS = 9000  # a frame at 90 kHz
-_GROUND, _INK, _GREY = 28, 220, 128  # code values
+_GROUND, _INK, _GREY = 56, 225, 128  # code values; the ground is no black picture, which would raise an alert
 _WIDEST, _HIGHEST = 0.8, 0.08  # of the picture, for the text
 _BLOCK = 1024  # samples of an AAC packet
 

@@ -107,7 +107,7 @@ def _camera(service: MemoryService, root: Path, name: str, *, original: bool) ->
         model="f-edsr-x2",
         runtime="openvino-int8",
         frames=1234,
-        gaps=(Gap(epoch=1, reason="publisher restarted", seconds=1.5),),
+        gaps=(Gap(epoch=1, reason="publisher restarted", seconds=1.5, slate=True),),
     )
     until(lambda: found.frames > 30 or found.error, "no frames")
     yield found
@@ -191,7 +191,11 @@ def test_a_live_stream_is_watched_live_beside_its_input(seen: Seen, camera: Came
     assert page.evaluate("document.getElementById('input').videoWidth") == 160
     assert "behind" in until(lambda: page.locator("#clock").inner_text(), "no clock")
     numbers = page.locator("#numbers").inner_text()
-    assert "25.0 → 25.0" in numbers and "rung 4: bicubic" in numbers and "publisher restarted" in numbers
+    assert (
+        "25.0 → 25.0" in numbers
+        and "rung 4: bicubic" in numbers
+        and "publisher restarted 1.50 s, then a slate" in numbers
+    )
     assert page.locator("#latency li").count() == 3
 
 

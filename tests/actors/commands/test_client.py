@@ -16,7 +16,7 @@ from pipeline import cli
 from pipeline.config import Settings
 from pipeline.store.objects import Store, open_store
 from pipeline.store.tokens import find_token, new_token
-from pipeline.wire.status import StreamStatus
+from pipeline.wire.status import Gap, StreamStatus
 from tests.actors.http import results
 from tests.actors.http.memory import MemoryService
 from tests.actors.http.serving import served
@@ -116,7 +116,8 @@ def test_follow_tells_each_state_until_the_end(
 def test_list_show_and_stop(server: str, service: MemoryService, capsys: Captured) -> None:
     for name, site in (("a", "x"), ("b", "y")):
         cli.main(["submit", "http://e.org/a", "--id", name, "--label", f"site={site}"])
-    service.become("b", state="running", width=1280, height=720, frames=7, reason="[/red]\x1b[31m")
+    gaps = (Gap(epoch=1, reason="away", seconds=2, slate=True), Gap(epoch=2, reason="back", seconds=9))
+    service.become("b", state="running", width=1280, height=720, frames=7, reason="[/red]\x1b[31m", gaps=gaps)
     capsys.readouterr()
     assert cli.main(["list", "--state", "running"]) == 0
     table = capsys.readouterr().out
@@ -126,6 +127,8 @@ def test_list_show_and_stop(server: str, service: MemoryService, capsys: Capture
     assert cli.main(["show", "b"]) == 0
     shown = capsys.readouterr().out
     assert "running ([/red]�[31m)" in shown and "\x1b" not in shown
+    assert "2.0 s before epoch 1, a slate: away" in shown and "9.0 s before epoch 2: back" in shown
+    assert "1280×720" in next(line for line in shown.splitlines() if line.startswith("source size"))
     assert cli.main(["stop", "a", "b"]) == 0
     assert service.statuses == {}
     assert cli.main(["show", "b"]) == 1
