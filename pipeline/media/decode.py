@@ -1,6 +1,7 @@
 """Packets to pictures: a decoder that gives, for each picture, the packet that it came from.
 
-Which frames come, and their order and pts, is what one plain PyAV pass over the same packets gives. One thread decodes:
+Which frames come, and their order and pts, is what one plain PyAV pass over the same packets gives, and behind a lost
+key frame of H.264 those that FFmpeg would withhold (h264_order.py). One thread decodes:
 where packets are damaged, what is put in the place of lost blocks differs with the number of threads (measured: nearly
 every pixel up to the next key frame), and frame threads can hang beside torch. Streams decode side by side.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import av
@@ -18,6 +19,7 @@ from av.codec.context import CodecContext
 
 from pipeline.errors import CorruptMedia, UnsupportedMedia
 from pipeline.media.deinterlace import Deinterlacer
+from pipeline.media.h264_order import H264Order
 from pipeline.media.hostile import MAX_LONG_SIDE_PX, MAX_SHORT_SIDE_PX
 from pipeline.media.picture import Picture
 from pipeline.wire.packets import Codec, Packet
@@ -54,7 +56,7 @@ def av_packet(packet: Packet, codec: Codec) -> av.Packet[Any]:
 class VideoDecoder:
     """Decodes the video packets of one epoch, and deinterlaces them if the codec says so.
 
-    `problems` counts "decode_error": packets that were skipped.
+    `problems` counts "decode_error": packets that were skipped; "key_frame_lost": of H.264 in Annex B, not reordered.
     """
 
     def __init__(self, codec: Codec) -> None:
@@ -86,6 +88,8 @@ class VideoDecoder:
         except MEDIA_ERRORS as error:
             raise CorruptMedia(f"the {codec.name} decoder refuses the stream's configuration: {error}") from error
         self._context = context
+        annex_b = codec.name == "h264" and not codec.extradata.startswith(b"\x01")
+        self._order = H264Order(codec.extradata) if annex_b and not codec.reorder_frames else None
         self._deinterlacer = Deinterlacer() if codec.interlaced else None
 
     def decode(self, packet: Packet, number: int, arrived_ns: int = 0) -> Iterator[Picture]:
@@ -96,6 +100,10 @@ class VideoDecoder:
         Raises:
             CorruptMedia: 300 packets in a row could not be decoded.
         """
+        if self._order is not None:
+            packet = replace(packet, data=self._order.mended(packet.data))
+            if self._order.lost:
+                self.problems["key_frame_lost"] = self._order.lost
         fed = av_packet(packet, self._codec)
         fed.opaque = _Origin(number, packet.dts, packet.key, packet.discard, arrived_ns)
         try:

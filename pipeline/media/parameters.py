@@ -15,7 +15,7 @@ _HEVC_SPS = 33  # H.265 table 7-1
 _CODECS_WITH_PARAMETERS = ("h264", "hevc")
 
 
-def _nal_units(data: bytes, length_bytes: int) -> list[bytes]:
+def nal_units(data: bytes, length_bytes: int) -> list[bytes]:
     """The NAL units of an access unit: Annex B if `length_bytes` is 0, else each behind its length."""
     if length_bytes == 0:
         starts = [m.end() for m in _START.finditer(data)]
@@ -48,7 +48,7 @@ def size_signature(codec: str, data: bytes, extradata: bytes = b"") -> bytes:
         extradata: of its track; says how the packet's NAL units are framed.
     """
     if codec in _CODECS_WITH_PARAMETERS:
-        units = _nal_units(data, _length_bytes(codec, extradata))
+        units = nal_units(data, _length_bytes(codec, extradata))
         if codec == "h264":
             return b"".join(u for u in units if u and u[0] & 31 == _H264_SPS)
         return b"".join(u for u in units if u and u[0] >> 1 & 63 == _HEVC_SPS)

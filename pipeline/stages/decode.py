@@ -52,9 +52,10 @@ class _Filling:
 class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
     """Gives every frame that the packets hold: I420, turned upright, progressive, pts strictly increasing.
 
-    `problems` counts by name what was repaired or lost in this epoch: "decode_error" (packets skipped), "missing_pts"
-    (spaced by duration or frame rate), "pts_not_increasing" (moved to one tick behind the one before), "size_changed"
-    (scaled to the epoch's size), "set_aside" (packets passed over).
+    `problems` counts by name what was repaired or lost in this epoch: "decode_error" (packets skipped),
+    "key_frame_lost" (the pictures behind it are shown, damaged), "missing_pts" (spaced by duration or frame rate),
+    "pts_not_increasing" (moved to one tick behind the one before), "size_changed" (scaled to the epoch's size),
+    "set_aside" (packets passed over).
     """
 
     spec = StageSpec(name="decode", version=1, takes=(PacketBatch,), gives=FrameBatch, batch_frames=8)
