@@ -153,9 +153,9 @@ class Registry:
             changed.save(self._store)
             self._records[stream] = changed
             status = changed.status()
-        lag_s = changed.request.slo.max_lag_s
-        if lag_s != record.request.slo.max_lag_s:
-            self._order(lambda: self._crew.tell("aim", stream, lag_s))
+        aim = changed.request.slo.max_lag_s, changed.request.priority
+        if aim != (record.request.slo.max_lag_s, record.request.priority):
+            self._order(lambda: self._crew.tell("aim", stream, *aim))
         return status
 
     def delete(self, stream: str, *, data: bool = False) -> None:

@@ -42,6 +42,7 @@ from pipeline.flow.signals import (
 )
 from pipeline.plan.admit import Running
 from pipeline.plan.ladder import Ladder, LadderRule, Rung
+from pipeline.plan.turns import Standing
 from pipeline.stage import StageEnv
 
 _PACE_S = 0.07  # between two reads of a live source where cores are few: two frames at 25 a second
@@ -99,7 +100,7 @@ class StreamRun:
         if self._job.rung in self._rungs[1:] and ledger.fresh:
             ledger.take_rung(self._job.rung, 0, 0, "there was no room for more when it began")
         self._meters = Meters(ledger.rung)
-        self.aim(self._job.settings.live.max_lag_s)
+        self.aim(self._job.settings.live.max_lag_s, self._job.settings.live.priority)
 
     async def run(self) -> Outcome:
         """Carry the flow out to the stream's end, or until `stop`."""
@@ -121,9 +122,9 @@ class StreamRun:
         """Return how the stream is doing."""
         return self._meters.status(self.ledger.progress(), time.monotonic())
 
-    def aim(self, max_lag_s: float) -> None:
-        """Keep this lag from now on."""
-        self._max_lag_s = max_lag_s
+    def aim(self, max_lag_s: float, priority: int) -> None:
+        """Keep this lag from now on, and have this priority among the streams."""
+        self._max_lag_s, self._priority = max_lag_s, priority
         rule = LadderRule(target_s=max_lag_s, rungs=self._rungs)
         self._ladder = Ladder(rule, Rung(self._meters.rung)) if self._rungs[1:] else None
 
@@ -138,29 +139,43 @@ class StreamRun:
         """Whether its source passes whether it is read or not."""
         return self._job.live
 
-    @property
-    def is_well(self) -> bool:
-        """Whether it has been made lighter and has been well for long enough to go back, if there is room."""
-        return self._ladder is not None and self._ladder.is_well(time.monotonic())
+    def standing(self, key: str) -> Standing | None:
+        """Return how the stream stands beside the others; None where nothing can be made lighter, or lags tell nothing.
 
-    def tick(self, *, may_return: bool) -> None:
+        Args:
+            key: that it has there.
+        """
+        now_s = time.monotonic()
+        if self._ladder is None or self._verdict.done() or not self._meters.settled(now_s):
+            return None
+        return Standing(
+            key=key,
+            priority=self._priority,
+            rung=self._ladder.rung,
+            well=self._ladder.is_well(now_s),
+            late=self._ladder.is_late(now_s),
+            can_give=self._ladder.can_give(now_s),
+        )
+
+    def tick(self, *, may_return: bool, give: bool) -> None:
         """Bring the stream's effort to what its lag allows; to be called a few times a second.
 
         Args:
             may_return: there is room for heavier work.
+            give: another stream needs the cores.
         """
         if self._ladder is None or self._verdict.done():
             return
         now_s = time.monotonic()
         if not self._meters.settled(now_s):
             return
-        rung = self._ladder.step(self._meters.lag_now_s(now_s), 0, now_s, may_return=may_return)
+        rung = self._ladder.step(self._meters.lag_now_s(now_s), 0, now_s, may_return=may_return, give=give)
         if rung != self._meters.rung:
-            self._guarded(lambda: self._take_rung(int(rung)))
+            self._guarded(lambda: self._take_rung(int(rung), "another stream is late" if give else ""))
 
-    def _take_rung(self, rung: int) -> None:
+    def _take_rung(self, rung: int, why: str) -> None:
         lag_s = self._meters.lag_now_s(time.monotonic())
-        reason = f"lag is {lag_s:.2f} s, to be kept below {self._max_lag_s:g} s"
+        reason = why or f"lag is {lag_s:.2f} s, to be kept below {self._max_lag_s:g} s"
         seq = self._flow.epoch.frontier()
         self.ledger.take_rung(rung, self._flow.epoch.epoch, seq, reason)
         self._meters.rung = rung

@@ -15,6 +15,7 @@ import ray
 
 from actors.calls import Device
 from actors.hosts import ANYWHERE, Hosts
+from actors.machine import Machine
 from actors.pool import Pool
 from actors.run import StreamRun, device_of, key_of
 from actors.seats import Places
@@ -27,11 +28,12 @@ from pipeline.flow.ledger import Ledger
 from pipeline.graph import Graph, graph_of
 from pipeline.plan.admit import capacity_of, may_return
 from pipeline.plan.scale import ScaleRule
+from pipeline.plan.turns import giver, returning
 from pipeline.wire.acks import Stamp
 from pipeline.wire.status import StageStatus
 
 _POLL_S = 0.25
-_BACK_S = 5.0  # between two streams that go back a rung: the first one's use has to show
+_TURN_S = 5.0  # between two streams that go back a rung or give one: what the first one did has to show
 _STEP_S = 0.25  # between two steps of the ladders
 _TICK_S = 1.0  # between two reports of all streams and stages
 _UNUSED_S = 30.0  # that a pool without streams is kept
@@ -95,6 +97,7 @@ class Supervisor:
         self._stages: tuple[StageStatus, ...] | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ticking: asyncio.Task[None] | None = None
+        self._machine = Machine()
 
     async def start(self, jobs: dict[str, Job]) -> None:
         """Take on jobs, by key; returns before they have begun. More may come later."""
@@ -170,10 +173,10 @@ class Supervisor:
             else:
                 self._stopping.add(key)
 
-    async def aim(self, key: str, max_lag_s: float) -> None:
-        """Have a stream keep another lag."""
+    async def aim(self, key: str, max_lag_s: float, priority: int) -> None:
+        """Have a stream keep another lag, or have another priority among the streams."""
         if key in self._runs:
-            self._runs[key].aim(max_lag_s)
+            self._runs[key].aim(max_lag_s, priority)
 
     async def limit(self, name: str, limits: dict[str, Any]) -> None:
         """Change fields of the rule by which the pools of a stage are sized."""
@@ -248,13 +251,15 @@ class Supervisor:
         self._news.set()
 
     async def _tick(self) -> None:
-        next_s = returned_s = 0.0
+        next_s = turned_s = 0.0
         while True:
             now_s = time.monotonic()
-            back = self._may_return() if now_s - returned_s > _BACK_S else None
-            for run in self._runs.values():
-                run.tick(may_return=run is back)
-            returned_s = now_s if back is not None else returned_s
+            self._machine.look(now_s)
+            back, gives = self._turns() if now_s - turned_s > _TURN_S else (None, None)
+            for key, run in self._runs.items():
+                run.tick(may_return=key == back, give=key == gives)
+            if back is not None or gives is not None:
+                turned_s = now_s
             await asyncio.sleep(_STEP_S)
             if now_s < next_s:
                 continue
@@ -269,15 +274,19 @@ class Supervisor:
             self._stages = tuple(pool.status(now_s) for pool in self._pools.values())
             self._news.set()
 
-    def _may_return(self) -> StreamRun | None:
-        """Return a stream that may go back a rung: one at a time, for each sees the same room."""
-        well = next((run for run in self._runs.values() if run.is_well), None)
-        if well is None:
-            return None
-        running = [run.running() for run in self._runs.values()]
-        capacity = capacity_of(float(self._terms.cpus), 0.0, running)
-        mine = well.running()
-        return well if may_return(mine.wanted, mine.rung, capacity, running) else None
+    def _turns(self) -> tuple[str | None, str | None]:
+        """Return the stream that may go back a rung and the one that takes one for another: one of them at a time."""
+        standings = [found for key, run in self._runs.items() if (found := run.standing(key)) is not None]
+        cores, idle = self._machine.cluster_cpus, self._machine.idle_cpus
+        gives = giver(standings, idle_cpus=idle, cluster_cpus=cores)
+        if gives is not None:
+            return None, gives
+        for key in returning(standings):
+            running = [run.running() for run in self._runs.values()]
+            mine = self._runs[key].running()
+            if may_return(mine.wanted, mine.rung, capacity_of(cores, 0.0, running, idle_cpus=idle), running):
+                return key, None
+        return None, None
 
 
 def _modules(graphs: Iterable[Graph]) -> set[str]:

@@ -10,9 +10,8 @@ Targets: each comes back by itself with exactly one gap told (none where a serve
 missing: segments of HLS can be had later); what the service holds stays; in each epoch all frames that came were read,
 and came out. Over TCP those came that were read (their packets are kept) or are missing in between by the time stamps.
 Over UDP the relay looks into what it passes on: a frame came if the beginning of its PES packet did (the rest of one
-without it cannot be told from the frame before). Out came the rows of the table `frames`; over UDP some less: behind a
-lost key frame FFmpeg withholds up to 16 pictures, whose order numbers lie before what was shown. Needs the Debian
-packages that .ci/run names.
+without it cannot be told from the frame before). Out came the rows of the table `frames`. Needs the Debian packages
+that .ci/run names.
 """
 
 from __future__ import annotations
@@ -190,9 +189,7 @@ def told(
     """Print the tables and return their figures."""
     rows, table = [], []
     for name, found in frames.items():
-        whole = (
-            found["came"] == found["read"] and not found["strange"] and (name == "udp" or found["out"] == found["read"])
-        )
+        whole = found["came"] == found["read"] == found["out"] and not found["strange"]
         good, cells = whole and lags_s[name] < LAG_S, []
         for what in INTERRUPTIONS:
             mine = [m for m in meetings if (m.name, m.what) == (name, what)]

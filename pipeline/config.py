@@ -169,6 +169,8 @@ class LiveSettings(Section):
 
     max_lag_s: Annotated[float, Field(gt=0, le=600)] = 1.0
     """Seconds, (0, 600]: from a frame's arrival until it is in the output's file. Above it, work is made lighter."""
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    """0 to 9: where cores are short, streams of low priority are made lighter first and go back last."""
     batch_frames: Annotated[int, Field(ge=1, le=8)] = 2
     """Frames that the stages of a live stream get at a time, 1 to 8: the fewer, the less lag and the more overhead."""
 

@@ -97,6 +97,7 @@ class StreamRequest(Part):
     outputs: OutputsRequest = OutputsRequest()
     slo: SloRequest = SloRequest()
     priority: Annotated[int, Field(ge=0, le=9)] = 5
+    """Where cores are short, streams of low priority are made lighter first and go back last."""
 
     def settings(self, base: Settings, *, live: bool) -> Settings:
         """Return the job's settings: the service's own, with what this request says put in.
@@ -123,7 +124,7 @@ class StreamRequest(Part):
         for video in ("encode", "original"):
             values[video] |= {"segment_s": hls.segment_s, "keep_s": window_s, "live": live and not _remote(base)}
         values["outputs"] |= {"original": self.outputs.original, "packets": self.outputs.packets}
-        values["live"] |= {"max_lag_s": self.slo.max_lag_s}
+        values["live"] |= {"max_lag_s": self.slo.max_lag_s, "priority": self.priority}
         return Settings.from_dict(values, where="request")
 
 

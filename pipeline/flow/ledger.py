@@ -34,7 +34,9 @@ from pipeline.wire.status import Gap
 
 Ref = TypeVar("Ref")
 
-_ANY_RUN = ("flow.", "source.", "service.", "live.max_lag_s")  # settings that runs of one stream may differ in
+_ANY_RUN = ("flow.", "source.", "service.", "live.max_lag_s", "live.priority")
+"""Settings that runs of one stream may differ in."""
+
 BICUBIC_RUNG, LIGHTER_RUNG = 4, 5  # plan.ladder.Rung.BICUBIC, LIGHTER_ENCODE
 _GAPS = 20  # that are remembered
 

@@ -163,16 +163,29 @@ def cpus(wanted: Wanted, rung: Rung) -> float:
     return (wanted.fps or ASSUMED[2]) * cost_ms(wanted, rung) / 1000
 
 
-def capacity_of(cluster_cpus: float, gpus: float, running: Sequence[Running]) -> Capacity:
-    """Return what the cluster has and what a further stream may take of it."""
+def capacity_of(
+    cluster_cpus: float, gpus: float, running: Sequence[Running], *, idle_cpus: float | None = None
+) -> Capacity:
+    """Return what the cluster has and what a further stream may take of it.
+
+    Args:
+        cluster_cpus: cores.
+        gpus: whole ones.
+        running: all that run.
+        idle_cpus: cores that have nothing to do, where that is measured: a camera's encoder beside us, a browser, our
+            own calls and copies are in no stream's use. What files take counts as idle: they give way.
+    """
     used = [each.measured_cpus for each in running if each.measured_cpus is not None]
-    taken = sum(_taken(each) for each in running)
+    room = SHARE * cluster_cpus - sum(_taken(each) for each in running)
+    if idle_cpus is not None:
+        files = sum(each.measured_cpus or 0.0 for each in running if not each.wanted.live)
+        room = min(room, idle_cpus + files - (1 - SHARE) * cluster_cpus)
     return Capacity(
         cpus=cluster_cpus,
         gpus=gpus,
         used_cpus=round(sum(used), 3),
         streams=len(running),
-        room_cpus=round(max(SHARE * cluster_cpus - taken, 0.0), 3),
+        room_cpus=round(max(room, 0.0), 3),
     )
 
 

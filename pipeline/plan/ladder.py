@@ -4,7 +4,8 @@ Theory of operation. *Up* (lighter) when the lag has been above its target for `
 the target; then the lag is given `shown_s` to show what the rung does before another one is taken. *Down* (back) a rung
 after the lag has been below half of the target for the rung's hold time, and if there is room. A stream that takes it
 again within `trial_s` was not able to do without: each such failure doubles the rung's hold time, up to `hold_max_s`,
-so that a stream that is too large for its machine tries seldom; once a try has lasted, it is the first one again.
+so that a stream that is too large for its machine tries seldom; once a try has lasted, it is the first one again. Until
+then a lag that comes near the target ends it: nobody should see that it was made.
 
 The lag is what was measured at the output, or what the backlog will come to at the stream's own rate: that is known
 earlier, and it is known when nothing comes out at all. Only the measured lag moves the ladder at once: a playlist's
@@ -40,6 +41,7 @@ class LadderRule:
         over_s: for so long above the target until a rung is taken.
         shown_s: after a rung is taken until another one may be: what waited is worked off, and out of the lags.
         at_once: times the target above which it is taken at once, > 1.
+        at_once_on_trial: … while the stream tries to do without it, between `under` and `at_once`.
         under: times the target below which the stream counts as well, < 1.
         hold_s: for so long well until a rung is given back, at first.
         hold_max_s: … and at most.
@@ -51,6 +53,7 @@ class LadderRule:
     over_s: float = 1.0
     shown_s: float = 3.0
     at_once: float = 2.0
+    at_once_on_trial: float = 0.8
     under: float = 0.5
     hold_s: float = 5.0
     hold_max_s: float = 320.0
@@ -59,11 +62,14 @@ class LadderRule:
     def __post_init__(self) -> None:
         if not self.rungs or self.rungs[0] != Rung.FULL or list(self.rungs) != sorted(set(self.rungs)):
             raise ConfigError(f"rungs are {self.rungs!r}", where="ladder.rungs", hint="let them rise from 0")
-        if not 0 < self.under < 1 < self.at_once or not 0 < self.hold_s <= self.hold_max_s:
+        limits = (0, self.under, self.at_once_on_trial, self.at_once)
+        if list(limits) != sorted(set(limits)) or not self.under < 1 < self.at_once or self.hold_s > self.hold_max_s:
             raise ConfigError(
-                "its limits contradict each other", where="ladder", hint="0 < under < 1 < at_once, hold_s ≤ hold_max_s"
+                "its limits contradict each other",
+                where="ladder",
+                hint="0 < under < at_once_on_trial < at_once, under < 1 < at_once, hold_s ≤ hold_max_s",
             )
-        if min(self.target_s, self.over_s, self.shown_s, self.trial_s) <= 0:
+        if min(self.target_s, self.over_s, self.shown_s, self.hold_s, self.trial_s) <= 0:
             raise ConfigError("a time is not above 0", where="ladder", hint="use seconds above 0")
 
 
@@ -96,7 +102,14 @@ class Ladder:
         return self._holds_s[self._index or 1]
 
     def step(
-        self, lag_p95_s: float, backlog_frames: int, now_s: float, *, fps: float = 0.0, may_return: bool = True
+        self,
+        lag_p95_s: float,
+        backlog_frames: int,
+        now_s: float,
+        *,
+        fps: float = 0.0,
+        may_return: bool = True,
+        give: bool = False,
     ) -> Rung:
         """Return the rung for work that begins now.
 
@@ -106,6 +119,7 @@ class Ladder:
             now_s: seconds of any steady clock.
             fps: frames a second that arrive; 0: not known, the backlog is then not judged.
             may_return: there is room for heavier work (pipeline.plan.admit.may_return); else the rung is kept.
+            give: another stream needs the cores (pipeline.plan.turns.giver): take a rung, however small the lag is.
         """
         rule = self._rule
         lag_s = max(lag_p95_s, backlog_frames / fps if fps > 0 else 0.0)
@@ -115,9 +129,11 @@ class Ladder:
             if back_s is not None and now_s - back_s >= max(rule.trial_s, self._holds_s[i]):
                 self._back_s[i], self._holds_s[i] = None, rule.hold_s
 
-        shown = self._climbed_s is None or now_s - self._climbed_s >= rule.shown_s
-        lasting = self._over_since_s is not None and now_s - self._over_since_s >= rule.over_s
-        if (lasting or lag_p95_s > rule.at_once * rule.target_s) and shown and self._index < len(rule.rungs) - 1:
+        shown, lasting = self._shown(now_s), self._lasting(now_s)
+        lightest = self._is_lightest
+        on_trial = not lightest and self._back_s[self._index + 1] is not None
+        at_once_s = rule.target_s * (rule.at_once_on_trial if on_trial else rule.at_once)
+        if (lasting or lag_p95_s > at_once_s or give) and shown and not lightest:
             self._climb(now_s)
         elif self.is_well(now_s) and may_return:
             self._come_back(now_s)
@@ -126,6 +142,24 @@ class Ladder:
     def is_well(self, now_s: float) -> bool:
         """Say whether the stream has been well for so long that it may go back a rung if there is room."""
         return self._index > 0 and self._well_since_s is not None and now_s - self._well_since_s >= self.hold_s
+
+    def is_late(self, now_s: float) -> bool:
+        """Say whether the stream has been late for so long that it would take a rung if there were one."""
+        return self._is_lightest and self._shown(now_s) and self._lasting(now_s)
+
+    def can_give(self, now_s: float) -> bool:
+        """Say whether there is a rung left, and the last one has shown what it does."""
+        return not self._is_lightest and self._shown(now_s)
+
+    @property
+    def _is_lightest(self) -> bool:
+        return self._index == len(self._rule.rungs) - 1
+
+    def _shown(self, now_s: float) -> bool:
+        return self._climbed_s is None or now_s - self._climbed_s >= self._rule.shown_s
+
+    def _lasting(self, now_s: float) -> bool:
+        return self._over_since_s is not None and now_s - self._over_since_s >= self._rule.over_s
 
     def _climb(self, now_s: float) -> None:
         self._index += 1

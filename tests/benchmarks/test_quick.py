@@ -13,6 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.live_peers import program
+from tests.service.test_live_sources import Nginx
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 150
 
@@ -152,3 +155,21 @@ def test_a_short_soak_loses_no_frame(tmp_path: Path) -> None:
     """Five live streams, while the supervisor, a reader and the service go: what it would call a fault raises."""
     rows = rows_of("live", tmp_path / "l.json", "--cases", "soak")
     assert {r["metric"] for r in rows} >= {"memory_slope", "fds_slope", "lag_p95"}
+
+
+def test_real_peers_come_back_with_one_gap_each(tmp_path: Path) -> None:
+    """Where a server was away or silent, all of it may have come later (then nothing is missing, and no gap told)."""
+    program("ffmpeg", "ffmpeg")
+    Nginx(tmp_path)
+    python = [program("/usr/bin/python3", "python3"), "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"]
+    if subprocess.run(python, capture_output=True, check=False).returncode:
+        pytest.skip("no RTSP server (Debian: gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-ugly …)")
+    rows = rows_of("protocols", tmp_path / "p.json", "--seconds", "3")
+    figures = {(r["case"], r["metric"]): r["value"] for r in rows}
+    least_gaps = {"server killed": 0, "publisher restarted": 1, "network silent": 0, "size change": 1}
+    for peer in ("rtmp", "rtsp", "hls", "udp"):
+        for what, least in least_gaps.items():
+            assert least <= figures[f"{peer}, {what}", "gaps"] <= 1, (peer, what)
+            assert figures[f"{peer}, {what}", "well_after"] < 90, (peer, what)
+        came, read, out = (figures[peer, f"frames_{what}"] for what in ("came", "read", "out"))
+        assert came == read == out > 0 == figures[peer, "frames_strange"]

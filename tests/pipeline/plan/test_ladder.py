@@ -103,6 +103,16 @@ def test_a_rung_is_kept_while_there_is_no_room_to_give_it_back() -> None:
     assert not ladder.is_well(100.0)
 
 
+def test_a_try_ends_before_the_lag_reaches_its_target() -> None:
+    """Well for 5 s, back; 0.81 of the target ends the try at once, within 60 s; later on it takes a second above 1."""
+    ladder = Ladder(RULE, Rung.BICUBIC)
+    assert [ladder.step(0.1, 0, now) for now in (0.0, 5.0, 6.0)] == [4, 0, 0]
+    assert [ladder.step(lag, 0, 7.0) for lag in (0.79, 0.81)] == [0, 4]
+    assert [ladder.step(0.1, 0, now) for now in (8.0, 17.9, 18.0, 77.9)] == [4, 4, 0, 0]
+    assert [ladder.step(lag, 0, 78.0) for lag in (0.1, 0.81)] == [0, 0]
+    assert [ladder.step(1.1, 0, now) for now in (79.0, 79.9, 80.0)] == [0, 0, 4]
+
+
 def test_between_half_of_the_target_and_the_target_nothing_changes() -> None:
     ladder = Ladder(RULE, Rung.BICUBIC)
     assert {ladder.step(0.5 + 0.01 * (n % 50), 0, n / 5) for n in range(1000)} == {Rung.BICUBIC}
@@ -128,6 +138,8 @@ def test_a_graph_without_a_ladder_stays_as_it_is() -> None:
         {"rungs": (Rung.FULL, Rung.FULL)},
         {"under": 1.0},
         {"at_once": 1.0},
+        {"at_once_on_trial": 0.5},
+        {"at_once_on_trial": 2.0},
         {"hold_s": 9.0, "hold_max_s": 8.0},
         {"target_s": 0.0},
     ],
