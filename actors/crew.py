@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.calls import Device
 from actors.cluster import gone_or_killed
@@ -245,5 +246,13 @@ class Crew:
         self._hosts[name] = host, device
 
     def _options(self) -> dict[str, Any]:
+        """Return where and how an actor runs: beside the results' files, or else on the node that has fewest actors.
+
+        Ray itself would fill one node up to half of its cores first, by what is claimed, and so never use another.
+        """
+        place: Any = "SPREAD"
+        if self._directories:
+            place = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         lifetime = {"lifetime": "detached"} if self._detached else {}
-        return {"num_cpus": _CPUS, "enable_task_events": False, "namespace": NAMESPACE, **lifetime}
+        named = {"namespace": NAMESPACE, "scheduling_strategy": place}
+        return {"num_cpus": _CPUS, "enable_task_events": False, **named, **lifetime}

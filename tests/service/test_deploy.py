@@ -36,17 +36,22 @@ SECONDS = 120.0  # longer than any test looks
 DIRECTORIES = (SHM, Path(tempfile.gettempdir()))
 OURS = ("ray::StageHost", "ray::Supervisor", "ray::RegistryActor", "ray::ServeReplica", "ray::ServeController")
 SERVE_PORT = 8000  # `serve run` listens there and nowhere else
+STORE_BYTES = 100_000_000
 
 
 class Head:
     """A head node of Ray: `ray start --head --block`, which ends it when it is ended.
+
+    Args:
+        folder: where its log goes.
+        node_types: of a cluster whose autoscaler starts worker nodes on this machine; none: the head does the work.
 
     Attributes:
         process: of the command.
         env: with which `serve deploy` and the like find it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, node_types: Mapping[str, Any] | None = None) -> None:
         port, dashboard, *others = free_ports(7)
         names = ("agent-listen", "agent-grpc")
         ports = [f"--dashboard-{name}-port={n}" for name, n in zip(names, others, strict=False)]
@@ -56,7 +61,14 @@ class Head:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         env = environment() | token
         self._log = (folder / "ray.log").open("w")
-        command = [*RAY, "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=100000000"]
+        command = [*RAY, "start", "--head", "--block", f"--object-store-memory={STORE_BYTES}"]
+        if node_types is None:
+            command += ["--num-cpus=2"]
+        else:
+            growing = folder / "cluster.yaml"
+            growing.write_text(yaml.safe_dump(on_this_machine(node_types, f"127.0.0.1:{port}")), encoding="utf-8")
+            command += ["--num-cpus=0", f"--autoscaling-config={growing}"]
+            env |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
         command += ["--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={self._temp}", *ports]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--disable-usage-stats"]
         self.process = psutil.Popen(command, env=env, stdout=self._log, stderr=self._log, start_new_session=True)
@@ -74,14 +86,36 @@ class Head:
         shutil.rmtree(self._temp, ignore_errors=True)
 
 
+@contextmanager
+def started(head: Head) -> Iterator[Head]:
+    try:
+        wait(lambda: command(SERVE, "status", env=head.env).returncode == 0, "Ray's dashboard answers")
+        yield head
+    finally:
+        head.close()
+
+
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[Head]:
-    made = Head(tmp_path)
-    try:
-        wait(lambda: command(SERVE, "status", env=made.env).returncode == 0, "Ray's dashboard answers")
-        yield made
-    finally:
-        made.close()
+    with started(Head(tmp_path)) as found:
+        yield found
+
+
+def on_this_machine(node_types: Mapping[str, Any], address: str) -> dict[str, Any]:
+    """Return cluster.yaml with Ray's provider that starts each node as processes beside the head's.
+
+    Types of nodes and their least and greatest numbers stay; a node has the two cores that a cloud would tell of.
+    """
+    config: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    config["provider"] = {"type": "fake_multinode", "gcs_address": address, "use_node_id_as_ip": True}
+    config["provider"] |= {"disable_node_updaters": True, "disable_launch_config_check": True}
+    types = config["available_node_types"]
+    for name, each in types.items():
+        each |= {"resources": each["resources"] | node_types.get(name, {}), "node_config": {}}
+    types["ray.head.default"] = types.pop(config["head_node_type"])  # as this provider calls it
+    commands = ("setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray", "initialization")
+    config |= {f"{name}_commands": [] for name in commands} | {"file_mounts": {}, "cluster_synced_files": []}
+    return config | {"auth": {}, "head_node_type": "ray.head.default", "head_node": {}, "worker_nodes": {}}
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +175,16 @@ def ours(process: psutil.Process) -> list[str]:
         with contextlib.suppress(psutil.Error):
             titles.append(" ".join(child.cmdline()))
     return [title for title in titles if title.startswith(OURS)]
+
+
+def nodes_at_work(process: psutil.Process) -> set[int]:
+    """Return which of Ray's nodes below a process (their raylets' pids) have processes that work on streams."""
+    found = set()
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if " ".join(child.cmdline()).startswith("ray::StageHost"):
+                found.add(child.ppid())
+    return found
 
 
 def claimed(process: psutil.Process) -> str:
@@ -207,6 +251,41 @@ def test_serve_deploy_and_again_with_other_settings(head: Head, camera: LiveServ
     assert command(SERVE, "shutdown", "-y", env=head.env).returncode == 0
     wait(lambda: not ours(head.process), "every process of the service has gone")
     assert files_of(claim, DIRECTORIES) == []
+    assert check_whole(store / "streams" / "one", ticks_a_frame=TICKS) == 1
+
+
+def test_a_cluster_grows_for_what_it_refuses(camera: LiveServer, tmp_path: Path) -> None:
+    """cluster.yaml with two cores a node: a head that does no work, a worker, and one more when a stream is refused."""
+    (port,) = free_ports(1)
+    store, worker = tmp_path / "data", {"CPU": 2, "object_store_memory": STORE_BYTES}
+    types = {"cpu-worker": worker, "gpu-worker": {**worker, "GPU": 1}}
+    with started(Head(tmp_path, types)) as head:
+        served = Served(f"http://127.0.0.1:{port}", head.process)
+        deployed = command(SERVE, "deploy", configuration(tmp_path, store, port), env=head.env)
+        assert deployed.returncode == 0, deployed.stderr
+        wait(lambda: answers(served), "the service is ready", within_s=90)
+        assert served.ask("POST", "/v1/streams", body("one", camera))[0] == 201
+        served.wait("one", begun)
+        assert served.ask("GET", "/v1/capacity")[1]["cpus"] == 2
+
+        def next_camera(number: int) -> int:
+            """Ask for a stream whose camera does not answer; it counts as one of 640×360."""
+            asked = {"id": f"away-{number}", "source": {"uri": "tcp://127.0.0.1:9", "mode": "live"}}
+            return int(served.ask("POST", "/v1/streams", asked)[0])
+
+        taken = next(number for number in range(9) if next_camera(number) == 503)
+        assert taken > 1
+        wait(lambda: next_camera(taken) == 201, "a node more is there", within_s=90)
+        assert served.ask("GET", "/v1/capacity")[1]["cpus"] == 4
+        assert served.ask("DELETE", f"/v1/streams/away-{taken}")[0] == 204
+        assert served.ask("POST", "/v1/streams", body("two", camera))[0] == 201
+        served.wait("two", begun)
+        assert len(nodes_at_work(head.process)) == 2
+        before = served.stream("one")["frames"]
+        found = served.wait("one", lambda s: s["frames"] > before + 75)
+        assert (found["epoch"], found["gaps"]) == (0, [])
+        assert command(SERVE, "shutdown", "-y", env=head.env).returncode == 0
+        wait(lambda: not ours(head.process), "every process of the service has gone")
     assert check_whole(store / "streams" / "one", ticks_a_frame=TICKS) == 1
 
 
