@@ -219,7 +219,7 @@ def soak(folder: Path, seconds: float) -> list[Row]:
                     taken.append((time.monotonic() - began_s, held(served.process)))
                     by_kind.append((time.monotonic() - began_s, held_by_kind(served.process)))
                     for when in [w for w in kills if (time.monotonic() - began_s) / seconds > w and w < stop]:
-                        kill(served, kills.pop(when))
+                        kill(served, kills.pop(when), ports[0])
                     settle(min(10.0, seconds / 20))
                 final = [served.stream(name) for name in names]
     epochs = {name: check_whole(data / "streams" / name, ticks_a_frame=TICKS) for name in names}
@@ -282,20 +282,18 @@ def camera_of(path: Path, clip: str, size: tuple[int, int]) -> Iterator[int]:
             process.kill()
 
 
-def kill(served: Served, what: str) -> None:
-    """Kill the supervisor, or whoever reads the first stream's source; the service is ended by its context."""
+def kill(served: Served, what: str, port: int) -> None:
+    """Kill the supervisor, or whoever reads the source at a port; the service is ended by its context."""
     if what == "ingest":
-        readers = [p for p in served.process.children(recursive=True) if _reads(p)]
-        readers[0].kill()
+        (reader,) = [p for p in served.process.children(recursive=True) if _reads(p, port)]
+        reader.kill()
     elif what != "service":
         served.kill(what)
 
 
-def _reads(process: psutil.Process) -> bool:
+def _reads(process: psutil.Process, port: int) -> bool:
     with contextlib.suppress(psutil.Error):
-        return any(c.raddr and c.status == "ESTABLISHED" for c in process.net_connections("tcp")) and (
-            process.cmdline()[:1] != [] and process.cmdline()[0].startswith("ray::StageHost")
-        )
+        return any(c.raddr and c.raddr.port == port for c in process.net_connections("tcp"))
     return False
 
 
