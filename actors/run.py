@@ -152,6 +152,7 @@ class StreamRun:
             key=key,
             priority=self._priority,
             rung=self._ladder.rung,
+            network=Rung.BICUBIC in self._rungs,
             well=self._ladder.is_well(now_s),
             late=self._ladder.is_late(now_s),
             can_give=self._ladder.can_give(now_s),

@@ -83,6 +83,10 @@ ASSUMED = (640, 360, 25.0)
 SHARE = 0.9
 """Of the cores, that streams may take: the rest is for the service, and for a frame that is dearer than the mean."""
 
+KEPT_IDLE = 0.05
+"""Of the cores, measured: what is left idle when a stream goes back to heavier work. Less than 1 - SHARE, for what is
+measured need not be guessed, and a try that fails costs little (ladder.py)."""
+
 FILE_CPUS = 0.25
 """Cores that a file or recorded source needs at least: it takes what is left, and waits."""
 
@@ -179,7 +183,7 @@ def capacity_of(
     room = SHARE * cluster_cpus - sum(_taken(each) for each in running)
     if idle_cpus is not None:
         files = sum(each.measured_cpus or 0.0 for each in running if not each.wanted.live)
-        room = min(room, idle_cpus + files - (1 - SHARE) * cluster_cpus)
+        room = min(room, idle_cpus + files - KEPT_IDLE * cluster_cpus)
     return Capacity(
         cpus=cluster_cpus,
         gpus=gpus,

@@ -15,8 +15,14 @@ BICUBIC = Standing(key="bicubic", priority=5, rung=Rung.BICUBIC, can_give=True)
 
 
 def test_the_stream_with_most_work_gives_for_one_that_has_nothing_left() -> None:
-    assert giver([LATE, BICUBIC, FULL], idle_cpus=0.1, cluster_cpus=2.0) == "full"
-    assert giver([LATE, BICUBIC], idle_cpus=0.1, cluster_cpus=2.0) == "bicubic"
+    heavy = replace(FULL, network=False)
+    assert giver([LATE, BICUBIC, heavy], idle_cpus=0.05, cluster_cpus=2.0) == "full"
+    assert giver([LATE, BICUBIC], idle_cpus=0.05, cluster_cpus=2.0) == "bicubic"
+
+
+def test_bits_are_given_before_sharpness() -> None:
+    assert giver([LATE, FULL, BICUBIC], idle_cpus=0.0, cluster_cpus=2.0) == "bicubic"
+    assert giver([LATE, FULL], idle_cpus=0.0, cluster_cpus=2.0) == "full"
 
 
 def test_low_priority_gives_first() -> None:
@@ -29,20 +35,22 @@ def test_nobody_gives_without_need() -> None:
     assert giver([], idle_cpus=0.0, cluster_cpus=2.0) is None
 
 
-@pytest.mark.parametrize("idle", [0.2, 1.5, None])
+@pytest.mark.parametrize("idle", [0.1, 1.5, None])
 def test_nobody_gives_while_cores_idle_or_that_is_not_known(idle: float | None) -> None:
-    """A tenth of the cores is always kept free; a playlist of long segments is late by itself."""
+    """A twentieth of the cores is kept idle; a playlist of long segments is late by itself."""
     assert giver([LATE, FULL], idle_cpus=idle, cluster_cpus=2.0) is None
 
 
 def test_of_those_that_are_well_high_priority_and_the_lightest_go_back_first() -> None:
+    """And whoever has lost its network before those that have none."""
     well = [
+        Standing(key="0", priority=5, rung=Rung.LIGHTER_ENCODE, network=False, well=True),
         Standing(key="a", priority=5, rung=Rung.BICUBIC, well=True),
         Standing(key="b", priority=5, rung=Rung.LIGHTER_ENCODE, well=True),
         Standing(key="c", priority=9, rung=Rung.BICUBIC, well=True),
         Standing(key="d", priority=9, rung=Rung.LIGHTER_ENCODE),
     ]
-    assert list(returning(well)) == ["c", "b", "a"]
+    assert list(returning(well)) == ["c", "b", "a", "0"]
 
 
 def test_a_ladder_says_when_it_is_late_and_when_it_can_give() -> None:
