@@ -20,7 +20,15 @@ from pipeline.train.run import Run, TrainConfig, checkpoint_steps
 
 NETWORK = FEdsrConfig(channels=8, blocks=1, expand=1)
 CONFIG = TrainConfig(
-    steps=60, batch=4, rate=1e-2, warmup_steps=5, average=0.9, half_until=0.0, judge_every=20, judge_patches=8
+    steps=60,
+    batch=4,
+    rate=1e-2,
+    warmup_steps=5,
+    average=0.9,
+    half_until=0.0,
+    judge_every=20,
+    judge_patches=8,
+    device="cpu",
 )
 
 
