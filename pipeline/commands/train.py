@@ -20,11 +20,13 @@ from pipeline.store import modelfile
 from pipeline.store.modelfile import ModelHeader
 from pipeline.train.curve import draw_curve
 from pipeline.train.data import Pairs, cached_pairs
+from pipeline.train.device import DEVICES, chosen_device, steps_at_once
 from pipeline.train.loop import Progress as Reached
-from pipeline.train.loop import Run, checkpoint_steps, judge, train
+from pipeline.train.loop import judge, train
 from pipeline.train.recipe import RECIPES, Recipe, load_recipe
+from pipeline.train.run import Run, checkpoint_steps
 
-_TRIAL_STEPS = 20  # by which the speed is measured for --minutes
+_TRIAL_REPORTS = 20  # of the loop, by which the speed is measured for --minutes
 _RANGE_PATCHES = 1500  # of what the network trained on, over which the int8 ranges are measured
 
 
@@ -36,21 +38,39 @@ def main(argv: Sequence[str]) -> int:
         recipe = recipe.quick()
     if arguments.threads is not None:
         recipe = replace(recipe, train=replace(recipe.train, threads=arguments.threads))
+    if arguments.device is not None:
+        recipe = replace(recipe, train=replace(recipe.train, device=arguments.device))
+    chosen_device(recipe.train.device)  # that there is none is better said before the pairs are made
     if arguments.data is not None and not arguments.data.is_dir():
         raise ConfigError(
             "there is no such folder", where=str(arguments.data), hint="leave --data out to train on the rendered scene"
         )
     if arguments.output.is_dir() or not arguments.output.suffix:
         raise ConfigError("-o takes a file's name", where=str(arguments.output), hint="such as my-model.safetensors")
-    fedsr(arguments.data, arguments.output, recipe, cache=arguments.cache, minutes=arguments.minutes)
+    fedsr(
+        arguments.data,
+        arguments.output,
+        recipe,
+        cache=arguments.cache,
+        minutes=arguments.minutes,
+        workers=arguments.workers,
+    )
     return 0
 
 
-def fedsr(data: Path | None, output: Path, recipe: Recipe, *, cache: Path, minutes: float | None = None) -> ModelHeader:
+def fedsr(
+    data: Path | None,
+    output: Path,
+    recipe: Recipe,
+    *,
+    cache: Path,
+    minutes: float | None = None,
+    workers: int | None = None,
+) -> ModelHeader:
     """Train F-EDSR by `recipe` on `data` (None: rendered material alone) and write the model file `output`.
 
     Resumes from `output`.ckpt where there is one, and removes it at the end; draws `output`.png. `minutes` replaces the
-    recipe's number of steps by as many as this machine does in that time.
+    recipe's number of steps by as many as this machine does in that time. `workers` processes make the pairs.
     """
     console = Console(stderr=True)
     cv2.setNumThreads(1)  # the machine is PyTorch's; patches are too small to gain by OpenCV's own threads
@@ -63,7 +83,11 @@ def fedsr(data: Path | None, output: Path, recipe: Recipe, *, cache: Path, minut
     with Progress(*columns, console=console) as bars:
         making = bars.add_task("pairs", total=1.0, facts="")
         pairs, held = cached_pairs(
-            data, recipe.pairs, cache, lambda what, share: bars.update(making, completed=share, facts=what)
+            data,
+            recipe.pairs,
+            cache,
+            lambda what, share: bars.update(making, completed=share, facts=what),
+            workers=workers,
         )
         bars.update(making, completed=1.0, facts=f"{len(pairs)} + {len(held)} held out")
         if checkpoint.exists() and minutes is not None:
@@ -97,8 +121,11 @@ def fedsr(data: Path | None, output: Path, recipe: Recipe, *, cache: Path, minut
 
 
 def write(run: Run, output: Path, recipe: Recipe, data: Path | None, pairs: Pairs, held: Pairs) -> ModelHeader:
-    """Write the averaged, folded weights of `run` to the model file `output`; return its header."""
-    net: FEdsr = run.averaged()
+    """Write the averaged, folded weights of `run` to the model file `output`; return its header.
+
+    The gain and the int8 ranges in the header are measured on the run's device.
+    """
+    net: FEdsr = run.averaged().to(run.device)
     chosen = np.unique(np.linspace(0, len(pairs) - 1, _RANGE_PATCHES).astype(int))
     header = ModelHeader(
         name=recipe.name,
@@ -118,11 +145,12 @@ def _stepped(recipe: Recipe, steps: int) -> Recipe:
 
 def _steps_in(minutes: float, recipe: Recipe, pairs: Pairs, held: Pairs) -> int:
     """Return how many steps fit into `minutes`, by a short trial whose first half warms up."""
-    trial = Run.start(recipe.network, recipe.train)
-    times_s: list[float] = []
-    train(trial, pairs, held, until=_TRIAL_STEPS, report=lambda _: times_s.append(time.perf_counter()))
-    step_s = (times_s[-1] - times_s[_TRIAL_STEPS // 2 - 1]) / (_TRIAL_STEPS / 2)
-    return max(_TRIAL_STEPS, int(minutes * 60 / step_s))
+    until = _TRIAL_REPORTS * steps_at_once(chosen_device(recipe.train.device))
+    trial = Run.start(recipe.network, replace(recipe.train, steps=max(until, recipe.train.steps)))
+    seen: list[tuple[int, float]] = []  # (step, seconds)
+    train(trial, pairs, held, until=until, report=lambda reached: seen.append((reached.step, time.perf_counter())))
+    (first, began_s), (last, ended_s) = seen[len(seen) // 2 - 1], seen[-1]
+    return max(_TRIAL_REPORTS, int(minutes * 60 * (last - first) / (ended_s - began_s)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,7 +162,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--config", type=Path, metavar="RECIPE", help="a recipe (YAML); default: that of the shipped x2")
     one.add_argument("--minutes", type=_minutes, metavar="M", help="train so long instead of the recipe's steps")
     one.add_argument("--quick", action="store_true", help="seconds, to see that everything runs")
-    one.add_argument("--threads", type=int, choices=range(1, 65), metavar="N", help="of PyTorch")
+    one.add_argument("--threads", type=int, choices=range(1, 65), metavar="N", help="of PyTorch, on a CPU")
+    one.add_argument("--device", choices=DEVICES, help="default: the recipe's, auto: CUDA where there is a device")
+    workers = "processes that make pairs (default: one for each core)"
+    one.add_argument("--workers", type=int, choices=range(1, 257), metavar="N", help=workers)
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "limpid" / "pairs"
     one.add_argument("--cache", type=Path, default=cache, metavar="DIR", help="keeps the pairs (default: %(default)s)")
     return parser

@@ -227,15 +227,16 @@ def _leaky(x_NCHW: Tensor) -> Tensor:
 def input_ranges(net: FEdsr, frames: list[NDArray[np.uint8]]) -> dict[str, tuple[float, float]]:
     """Return the (min, max) of the input of each convolution of a folded `net` over luma `frames` (H, W).
 
-    In the order of `layers`; this is what an int8 runtime needs, so that quantising asks for no frame at run time.
-    0 always lies inside, since padding is zero.
+    Computed where `net` lies. In the order of `layers`; this is what an int8 runtime needs, so that quantising asks for
+    no frame at run time. 0 always lies inside, since padding is zero.
     """
-    ranges = {name: (0.0, 0.0) for name, _ in net.layers()}
+    device = next(net.parameters()).device
+    ranges = {name: torch.zeros(2, device=device) for name, _ in net.layers()}
 
     def watch(name: str) -> Any:
         def hook(_conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            low, high = ranges[name]
-            ranges[name] = (min(low, float(inputs[0].min())), max(high, float(inputs[0].max())))
+            low, high = torch.aminmax(inputs[0])
+            ranges[name] = torch.stack([torch.minimum(ranges[name][0], low), torch.maximum(ranges[name][1], high)])
 
         return hook
 
@@ -243,11 +244,11 @@ def input_ranges(net: FEdsr, frames: list[NDArray[np.uint8]]) -> dict[str, tuple
     try:
         with torch.inference_mode():
             for frame in frames:
-                net(torch.from_numpy(frame)[None, None].float() / 255)
+                net(torch.from_numpy(frame)[None, None].to(device).float() / 255)
     finally:
         for hook in hooks:
             hook.remove()
-    return ranges
+    return {name: (float(pair[0]) + 0.0, float(pair[1])) for name, pair in ranges.items()}  # + 0.0: a −0.0 is 0.0
 
 
 def bicubic(y_HW: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:

@@ -2,7 +2,8 @@
 
 Material is short sequences, so that x264's P-frames look as they do in a stream: windows of video clips, stills that
 pan and zoom, drawn sheets, and the rendered scene. Each is encoded at a bitrate drawn from what live streams use,
-decoded, and cut into patches. The whole set is made once (minutes), then training only reads it.
+decoded, and cut into patches. The whole set is made once (minutes), then training only reads it. Each source has its
+own seed, so several processes make the same pairs as one.
 
 A folder of training data holds any of  clips/train/*.mp4  and  stills/{train,val,test,Set5}/*.{jpg,png}.
 What is held out for judging: the last fifth of each clip, each tenth still or sheet.
@@ -12,9 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
+import signal
 import zlib
 from collections.abc import Callable, Iterator
+from collections.abc import Generator as Yielding
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
@@ -25,7 +32,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError, StorageError
+from pipeline.errors import CapacityError, ConfigError, StorageError
 from pipeline.media.degrade import Encoding, Picture, degrade, pictures_of, stream_facts
 from pipeline.media.synthetic import Scene, SceneConfig
 from pipeline.train.drawn import marked, sheet
@@ -86,32 +93,39 @@ class _Sequence:
     every: int
 
 
-def make_pairs(data: Path | None, config: PairsConfig, progress: Progress) -> tuple[Pairs, Pairs]:
+def make_pairs(
+    data: Path | None, config: PairsConfig, progress: Progress, *, workers: int | None = None
+) -> tuple[Pairs, Pairs]:
     """Return the pairs to train on and those held out, made of the folder `data` and of rendered material.
 
-    Without a folder the rendered scene and drawn sheets are all there is. Deterministic in `config.seed` and the files.
+    Without a folder the rendered scene and drawn sheets are all there is. Deterministic in `config.seed` and the files,
+    whatever the number of processes `workers` (1: this one; default: one for each core that it may use). Each holds the
+    pictures of a whole clip.
 
     Raises:
         ConfigError: the folder is missing or holds no material.
+        CapacityError: a process died, most likely for want of memory.
     """
-    kept: tuple[list[Pairs], list[Pairs]] = ([], [])
     sources = _sources(data, config)
-    for i, (name, sequences) in enumerate(sources):
-        progress(name, i / len(sources))
-        rng = np.random.default_rng([config.seed, zlib.crc32(name.encode())])
-        for sequence in sequences(rng):
-            for parts, part in zip(kept, _patches(sequence, config, rng), strict=True):
-                if len(part):
-                    parts.append(part)
+    workers = min(workers or _num_cores(), len(sources))
+    kept: tuple[list[Pairs], list[Pairs]] = ([], [])
+    made = _made_by_processes(sources, config, workers) if workers > 1 else (_made(one, config) for one in sources)
+    with closing(made):
+        for i, (name, _) in enumerate(sources):
+            progress(name, i / len(sources))
+            for parts, part in zip(kept, next(made), strict=True):
+                parts.append(part)
     progress("done", 1.0)
     return _joined(kept[0], config), _joined(kept[1], config)
 
 
-def cached_pairs(data: Path | None, config: PairsConfig, cache: Path, progress: Progress) -> tuple[Pairs, Pairs]:
+def cached_pairs(
+    data: Path | None, config: PairsConfig, cache: Path, progress: Progress, *, workers: int | None = None
+) -> tuple[Pairs, Pairs]:
     """Return `make_pairs`, made once for a configuration and a list of files, then read from the folder `cache`.
 
     Raises:
-        ConfigError: as `make_pairs`.
+        ConfigError, CapacityError: as `make_pairs`.
         StorageError: the cache cannot be written.
     """
     files = [(str(path.relative_to(data)), path.stat().st_size) for path in training_files(data)] if data else []
@@ -119,7 +133,7 @@ def cached_pairs(data: Path | None, config: PairsConfig, cache: Path, progress: 
     folder = cache / key
     names = ("train.low", "train.high", "held.low", "held.high")
     if not all((folder / f"{name}.npy").is_file() for name in names):
-        train, held = make_pairs(data, config, progress)
+        train, held = make_pairs(data, config, progress, workers=workers)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, array in zip(names, (train.low, train.high, held.low, held.high), strict=True):
@@ -146,7 +160,7 @@ def training_files(data: Path) -> list[Path]:
     return clips + stills
 
 
-_Source = tuple[str, Callable[[Generator], Iterator[_Sequence]]]
+_Source = tuple[str, partial[Iterator[_Sequence]]]  # (name, what makes its sequences of a random generator)
 
 
 def _sources(data: Path | None, config: PairsConfig) -> list[_Source]:
@@ -167,6 +181,46 @@ def _sources(data: Path | None, config: PairsConfig) -> list[_Source]:
     sources += [(f"sheet {i}", partial(_sheet, i % 10 == 9, config)) for i in range(config.sheets)]
     sources += [(f"scene {i}", partial(_scene, i, config)) for i in range(config.scenes)]
     return sources
+
+
+def _made(source: _Source, config: PairsConfig) -> tuple[Pairs, Pairs]:
+    """Return the patches of one source: those to train on, those held out."""
+    name, sequences = source
+    rng = np.random.default_rng([config.seed, zlib.crc32(name.encode())])
+    kept: tuple[list[Pairs], list[Pairs]] = ([], [])
+    for sequence in sequences(rng):
+        for parts, part in zip(kept, _patches(sequence, config, rng), strict=True):
+            parts.append(part)
+    return _joined(kept[0], config), _joined(kept[1], config)
+
+
+def _made_by_processes(sources: list[_Source], config: PairsConfig, workers: int) -> Yielding[tuple[Pairs, Pairs]]:
+    """Yield what `_made` gives of each source, in order.
+
+    The processes are spawned: a fork of a process in which PyTorch has run threads can hang. Clips and scenes take a
+    hundred times as long as a still, so they come first: one that came last would be waited for.
+    """
+    order = sorted(range(len(sources)), key=lambda i: sources[i][1].func in (_still, _sheet))
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
+    try:
+        futures = {i: pool.submit(_made, sources[i], config) for i in order}
+        for i in range(len(sources)):
+            yield futures.pop(i).result()
+    except BrokenProcessPool as error:
+        # Spawned processes import the main program, so one without `if __name__ == "__main__"` ends here too.
+        hint = "where memory is short take fewer --workers; a script of your own needs a main guard, or workers=1"
+        raise CapacityError("a process that makes pairs has died", where="pairs", hint=hint) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and without a traceback
+    cv2.setNumThreads(1)
 
 
 def _clip(path: Path, config: PairsConfig, rng: Generator) -> Iterator[_Sequence]:

@@ -1,55 +1,27 @@
 """The training loop of F-EDSR: Adam, a cosine to zero, a moving average of the weights; resumable, deterministic.
 
-Which patches a step sees depends on the seed and the step's number alone, so a run that is stopped and resumed gives
-the same weights as one that was not (same machine, same thread count).
+Which patches a step sees depends on the seed and the step's number alone, on every device. So on a CPU a run that is
+stopped and resumed gives the same weights as one that was not (same machine, same thread count); on a CUDA device sums
+are rounded in another order each time. A checkpoint of one device goes on on another.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-from numpy.random import Generator
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import ConfigError, ModelFormatError, StorageError
-from pipeline.models.fedsr import FEdsr, FEdsrConfig
+from pipeline.models.fedsr import FEdsr
 from pipeline.train.data import Pairs
-from pipeline.train.losses import LOSSES, psnr_gain_db
-
-BORDER_PX = 12  # of a high-resolution patch, where the network sees the zero padding
-BORDER_WEIGHT = 0.3  # of a squared difference there: a patch has far more border than a frame, but a frame has one
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """How a network is trained."""
-
-    steps: int = 30_000
-    batch: int = 12  # patches a step
-    rate: float = 1e-3  # Adam's first learning rate; falls to 0 along a cosine
-    warmup_steps: int = 100  # over which the rate rises from 0
-    loss: str = "relative"  # a key of LOSSES
-    average: float = 0.999  # decay of the moving average of the weights, which is what ships
-    half_until: float = 0.85  # share of the steps run in bfloat16 (twice as fast on CPUs that have it)
-    judge_every: int = 500  # steps between two looks at the held-out patches
-    judge_patches: int = 768
-    threads: int = 1
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ConfigError(f"unknown loss '{self.loss}'", where="loss", hint=f"known are {', '.join(LOSSES)}")
+from pipeline.train.device import DeviceSteps, Order, ResidentPairs, resident, steps_at_once
+from pipeline.train.losses import LOSSES, border_weight, inner, psnr_gain_db
+from pipeline.train.run import Run, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,163 +34,117 @@ class Progress:
     gain_db: float
 
 
-@dataclass(kw_only=True, slots=True)
-class Run:
-    """The state of a training run: all that a checkpoint holds."""
-
-    net: FEdsr
-    config: TrainConfig
-    average: dict[str, Tensor]  # moving average of the parameters
-    optimizer: torch.optim.Adam
-    step: int = 0
-    curve: list[tuple[int, float, float]] = field(default_factory=list)  # (step, mean loss, gain in dB)
-
-    @classmethod
-    def start(cls, network: FEdsrConfig, config: TrainConfig) -> Run:
-        """Return a run at step 0; its weights come from the seed."""
-        torch.manual_seed(config.seed)
-        net = FEdsr(network)
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(
-            net=net,
-            config=config,
-            average={name: p.detach().clone() for name, p in net.named_parameters()},
-            optimizer=torch.optim.Adam(net.parameters(), lr=config.rate, betas=(0.9, 0.99)),
-        )
-
-    def averaged(self) -> FEdsr:
-        """Return the plain network for inference, with the averaged weights."""
-        net = FEdsr(self.net.config)
-        net.load_state_dict(self.average)
-        return net.fold()
-
-    def save(self, path: Path) -> None:
-        """Write a checkpoint, complete or not at all; safetensors, no pickle.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        tensors: dict[str, Tensor] = {}
-        for name, parameter in self.net.named_parameters():
-            tensors[f"net.{name}"] = parameter.detach()
-            tensors[f"average.{name}"] = self.average[name]
-            state = self.optimizer.state[parameter]
-            for key in ("exp_avg", "exp_avg_sq"):
-                tensors[f"{key}.{name}"] = state[key] if state else torch.zeros_like(parameter)
-        text = json.dumps(
-            {
-                "step": self.step,
-                "steps": self.config.steps,
-                "network": self.net.config.to_dict(),
-                "curve": self.curve,
-            }
-        )
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        parts = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(parts, unfinished, metadata={"run": text})
-            unfinished.replace(path)
-        except (OSError, SafetensorError) as error:
-            unfinished.unlink(missing_ok=True)
-            raise StorageError(f"the checkpoint cannot be written: {error}", where=str(path)) from error
-
-    @classmethod
-    def load(cls, path: Path, network: FEdsrConfig, config: TrainConfig) -> Run:
-        """Return the run that `save` wrote to `path`, to go on with.
-
-        Raises:
-            ModelFormatError: it is no checkpoint, or one of another network or number of steps.
-        """
-        run = cls.start(network, config)
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                facts = json.loads((file.metadata() or {})["run"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            if facts["network"] != network.to_dict() or facts["steps"] != config.steps:
-                raise ModelFormatError(
-                    "a checkpoint of another network or another number of steps",
-                    where=str(path),
-                    hint="remove it, or train with the recipe that it belongs to",
-                )
-            with torch.no_grad():
-                for name, parameter in run.net.named_parameters():
-                    parameter.copy_(tensors[f"net.{name}"])
-                    run.average[name].copy_(tensors[f"average.{name}"])
-                    run.optimizer.state[parameter] = {
-                        "step": torch.tensor(float(facts["step"])),
-                        "exp_avg": torch.empty_like(parameter).copy_(tensors[f"exp_avg.{name}"]),
-                        "exp_avg_sq": torch.empty_like(parameter).copy_(tensors[f"exp_avg_sq.{name}"]),
-                    }
-            run.step = int(facts["step"])
-            run.curve = [(int(step), float(loss), float(gain)) for step, loss, gain in facts["curve"]]
-        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
-            if isinstance(error, ModelFormatError):
-                raise
-            raise ModelFormatError(
-                f"no checkpoint of a training run: {error}", where=str(path), hint="remove it to start anew"
-            ) from error
-        return run
-
-
-def checkpoint_steps(path: Path) -> int:
-    """Return how many steps the run in the checkpoint `path` is to have.
-
-    Raises:
-        ModelFormatError: it is no checkpoint.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return int(json.loads((file.metadata() or {})["run"])["steps"])
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise ModelFormatError(
-            f"no checkpoint of a training run: {error}", where=str(path), hint="remove it to start anew"
-        ) from error
-
-
-def train(run: Run, pairs: Pairs, held: Pairs, *, until: int | None = None, report: Callable[[Progress], None]) -> None:
+def train(
+    run: Run,
+    pairs: Pairs | ResidentPairs,
+    held: Pairs,
+    *,
+    until: int | None = None,
+    report: Callable[[Progress], None],
+) -> None:
     """Train `run` up to step `until` (default: its last), in place.
 
-    `report` is called after each step. Whoever wants checkpoints calls `run.save` in it.
+    `report` is called after each step, on a CUDA device after each STEPS_AT_ONCE or fewer. Whoever wants checkpoints
+    calls `run.save` in it. It may also give `run.config` another number of steps, which the rest then follows.
+    `pairs` that are resident already are for several runs on one CUDA device.
     """
-    config = run.config
-    torch.set_num_threads(config.threads)
-    lossy = LOSSES[config.loss]
-    judged = _judged(held, config)
-    weight = _weight(pairs.high.shape[1])
-    last = config.steps if until is None else min(until, config.steps)
+    torch.set_num_threads(run.config.threads)
+    steps: _HostSteps | DeviceSteps
+    if isinstance(pairs, ResidentPairs) or run.device.type == "cuda":
+        steps = _device_steps(run, pairs)
+    else:
+        steps = _HostSteps(run, pairs)
+    judged = _judged(held, run.config)
     losses: list[float] = []
     gain_db = run.curve[-1][2] if run.curve else 0.0
-    while run.step < last:
-        for group in run.optimizer.param_groups:
-            group["lr"] = _rate(run.step, config)
-        low, base, true = _batch(pairs, np.random.default_rng([config.seed, run.step]), config.batch)
+    while run.step < (last := run.config.steps if until is None else min(until, run.config.steps)):
+        config = run.config
         half = run.step < config.half_until * config.steps
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            residual = run.net(low)
-        loss = lossy(*(x * weight for x in (base + residual.float(), true, base)))
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        run.optimizer.step()
-        run.step += 1
-        _follow(run)
-        losses.append(float(loss.detach()))
-        assert math.isfinite(losses[-1]), f"the loss is {losses[-1]} at step {run.step}"
+        ends = [last, run.step + steps_at_once(run.device), (run.step // config.judge_every + 1) * config.judge_every]
+        if half:
+            ends.append(math.ceil(config.half_until * config.steps))
+        order = _order(config, run.step, min(ends) - run.step, len(pairs))
+        reached = steps.advance(order, half=half)
+        run.step += len(order)
+        assert all(map(math.isfinite, reached)), f"the loss is {reached[-1]} at step {run.step}"
+        losses += reached
         if run.step % config.judge_every == 0 or run.step == config.steps:
-            gain_db = judge(run.averaged(), judged)
+            gain_db = judge(run.averaged().to(run.device), judged)
             run.curve.append((run.step, float(np.mean(losses)), gain_db))
             losses.clear()
-        report(Progress(step=run.step, steps=config.steps, loss=float(loss.detach()), gain_db=gain_db))
+        report(Progress(step=run.step, steps=config.steps, loss=reached[-1], gain_db=gain_db))
 
 
 def judge(net: FEdsr, held: Pairs) -> float:
-    """Return the mean gain over bicubic on the patches `held`, in dB."""
+    """Return the mean gain over bicubic on the patches `held`, in dB, computed where `net` lies."""
+    device = next(net.parameters()).device
+    scale = net.config.scale
     gains = []
     with torch.inference_mode():
         for start in range(0, len(held), 64):
-            low, base, true = _tensors(held.low[start : start + 64], held.high[start : start + 64])
-            gains.append(psnr_gain_db(*(_inner(x) for x in (base + net(low), true, base))))
+            part = _tensors(held.low[start : start + 64], held.high[start : start + 64])
+            low, base, true = (x.to(device) for x in part)
+            gains.append(psnr_gain_db(*(inner(x, scale) for x in (base + net(low), true, base))))
     return float(torch.cat(gains).mean()) if gains else 0.0
+
+
+class _HostSteps:
+    """The steps of a run on the CPU: patches are up-scaled and turned as they are drawn."""
+
+    def __init__(self, run: Run, pairs: Pairs) -> None:
+        self._run, self._pairs = run, pairs
+        self._lossy = LOSSES[run.config.loss]
+        self._weight = border_weight(pairs.high.shape[1], run.net.config.scale)
+
+    def advance(self, order: Order, *, half: bool) -> list[float]:
+        """Do the steps of `order`, in bfloat16 where `half`; return their losses."""
+        return [self._step(order, i, half) for i in range(len(order))]
+
+    def _step(self, order: Order, i: int, half: bool) -> float:
+        run = self._run
+        for group in run.optimizer.param_groups:
+            group["lr"] = float(order.rates[i])
+        low, base, true = _batch(self._pairs, order.chosen[i], order.turned[i])
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            residual = run.net(low)
+        loss = self._lossy(*(x * self._weight for x in (base + residual.float(), true, base)))
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        run.optimizer.step()
+        with torch.no_grad():
+            for name, parameter in run.net.named_parameters():
+                run.average[name].lerp_(parameter, float(order.follow[i]))
+        return float(loss.detach())
+
+
+def _device_steps(run: Run, pairs: Pairs | ResidentPairs) -> DeviceSteps:
+    return DeviceSteps(
+        run.net,
+        run.optimizer,
+        run.average,
+        resident(pairs, run.device) if isinstance(pairs, Pairs) else pairs,
+        batch=run.config.batch,
+        loss=LOSSES[run.config.loss],
+        graphs=run.config.cuda_graph,
+    )
+
+
+def _order(config: TrainConfig, first: int, num: int, num_pairs: int) -> Order:
+    """Return what the steps `first` to `first + num` do; each depends on the seed and its own number alone."""
+    chosen = np.empty((num, config.batch), np.int64)
+    turned_K3 = np.empty((num, 3), np.bool_)
+    for i in range(num):
+        rng = np.random.default_rng([config.seed, first + i])
+        chosen[i] = np.sort(rng.integers(0, num_pairs, config.batch))
+        # One of the eight orientations of a square; a lying picture is rare in video.
+        turned_K3[i] = rng.random() < 0.5, rng.random() < 0.5, rng.random() < 0.25
+    steps = range(first, first + num)
+    return Order(
+        chosen=chosen,
+        turned=turned_K3,
+        rates=np.array([_rate(step, config) for step in steps]),
+        follow=np.array([1 - _kept(step + 1, config) for step in steps]),
+    )
 
 
 def _rate(step: int, config: TrainConfig) -> float:
@@ -226,12 +152,12 @@ def _rate(step: int, config: TrainConfig) -> float:
     return config.rate * warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
 
 
-def _follow(run: Run) -> None:
-    # Early on the average is a short one, or the untrained start would weigh in it for thousands of steps.
-    keep = min(run.config.average, run.step / (run.step + 10))
-    with torch.no_grad():
-        for name, parameter in run.net.named_parameters():
-            run.average[name].lerp_(parameter, 1 - keep)
+def _kept(done: int, config: TrainConfig) -> float:
+    """Return the average's own weight after `done` steps.
+
+    Early on the average is a short one, or the untrained start would weigh in it for thousands of steps.
+    """
+    return min(config.average, done / (done + 10))
 
 
 def _judged(held: Pairs, config: TrainConfig) -> Pairs:
@@ -240,15 +166,14 @@ def _judged(held: Pairs, config: TrainConfig) -> Pairs:
     return Pairs(low=np.asarray(held.low[chosen]), high=np.asarray(held.high[chosen]))
 
 
-def _batch(pairs: Pairs, rng: Generator, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (low, bicubic, true) of `size` random patches, in one of the eight orientations of a square."""
-    chosen = np.sort(rng.integers(0, len(pairs), size))
-    low, high = pairs.low[chosen], pairs.high[chosen]
-    if rng.random() < 0.5:
+def _batch(pairs: Pairs, chosen_N: NDArray[np.int64], turned_3: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (low, bicubic, true) of the chosen patches, turned as `Order.turned` says."""
+    low, high = pairs.low[chosen_N], pairs.high[chosen_N]
+    if turned_3[0]:
         low, high = low[:, ::-1], high[:, ::-1]
-    if rng.random() < 0.5:
+    if turned_3[1]:
         low, high = low[:, :, ::-1], high[:, :, ::-1]
-    if rng.random() < 0.25:  # a lying picture is rare in video
+    if turned_3[2]:
         low, high = low.transpose(0, 2, 1), high.transpose(0, 2, 1)
     return _tensors(np.ascontiguousarray(low), np.ascontiguousarray(high))
 
@@ -258,14 +183,3 @@ def _tensors(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> tuple[Tensor, T
     base = np.stack([cv2.resize(patch, side, interpolation=cv2.INTER_CUBIC) for patch in low])
     out = tuple(torch.from_numpy(np.array(x))[:, None].float() / 255 for x in (low, base, high))
     return out[0], out[1], out[2]
-
-
-def _weight(side_px: int) -> Tensor:
-    """Return what differences are multiplied by (1, 1, side, side): the root of each pixel's weight in the loss."""
-    weight = torch.full((1, 1, side_px, side_px), BORDER_WEIGHT**0.5)
-    _inner(weight).fill_(1.0)
-    return weight
-
-
-def _inner(x_N1HW: Tensor) -> Tensor:
-    return x_N1HW[:, :, BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]

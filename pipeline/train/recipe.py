@@ -1,7 +1,8 @@
 """A recipe: the complete description of the run that makes one model file, as YAML.
 
 The recipes of the shipped weights lie in `recipes/`. Keys are the fields of `Recipe` and of the configurations in it;
-what a recipe leaves out has its default, an unknown key is an error.
+what a recipe leaves out has its default, an unknown key is an error. `base: f_edsr_x2` takes what is left out from that
+recipe of `recipes/` instead, except its name and version.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import yaml
 from pipeline.errors import ConfigError
 from pipeline.models.fedsr import FEdsrConfig
 from pipeline.train.data import PairsConfig, training_files
-from pipeline.train.loop import TrainConfig
+from pipeline.train.run import TrainConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -35,6 +36,14 @@ class Recipe:
     pairs: PairsConfig = field(default_factory=PairsConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sources: Mapping[str, str] = field(default_factory=dict)  # pattern of files under DIR -> origin and licence
+
+    def __post_init__(self) -> None:
+        if self.network.scale != self.pairs.scale:
+            raise ConfigError(
+                f"a network of scale {self.network.scale} cannot learn from pairs of scale {self.pairs.scale}",
+                where=self.name,
+                hint="give network and pairs the same scale",
+            )
 
     def quick(self) -> Recipe:
         """Return the recipe shrunk to seconds: to see that everything runs, not to get good weights."""
@@ -63,6 +72,13 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         ConfigError: it cannot be read, or a key or value in it is wrong.
     """
+    values = _values(path)
+    if "base" in values:
+        values = _based(values, values.pop("base"), str(path))
+    return _filled(Recipe, values, str(path))
+
+
+def _values(path: Path) -> dict[str, Any]:
     where = str(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -72,7 +88,21 @@ def load_recipe(path: Path) -> Recipe:
         raise ConfigError(f"no YAML: {error}", where=where, hint="correct it") from error
     if not isinstance(values, dict):
         raise ConfigError("a recipe is a table of keys", where=where, hint=f"see {RECIPES / 'f_edsr_x2.yaml'}")
-    return _filled(Recipe, values, where)
+    return values
+
+
+def _based(values: Mapping[str, Any], base: object, where: str) -> dict[str, Any]:
+    """Return `values` over those of the shipped recipe `base`: tables are merged key by key, one level deep."""
+    known = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    if base not in known:
+        raise ConfigError(f"unknown base {base!r}", where=where, hint=f"known are {', '.join(known)}")
+    out = {key: value for key, value in _values(RECIPES / f"{base}.yaml").items() if key not in ("name", "version")}
+    if "base" in out:
+        raise ConfigError(f"'{base}' has a base itself", where=where, hint=f"build on {out['base']}")
+    for key, value in values.items():
+        below = out.get(key)
+        out[key] = below | value if isinstance(below, dict) and isinstance(value, dict) else value
+    return out
 
 
 def _filled(kind: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import cv2
 import pytest
+import torch
 
 from pipeline.commands import train as command
 from pipeline.errors import ConfigError
 from pipeline.models.load import load_model
 from pipeline.train import loop
-from pipeline.train.loop import Progress, Run
+from pipeline.train.loop import Progress
+from pipeline.train.run import Run
 
 RECIPE = """
 name: probe
@@ -26,7 +28,8 @@ train: {steps: 12, batch: 2, judge_every: 4, judge_patches: 8}
 def words(tmp_path: Path) -> list[str]:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     config, cache = str(tmp_path / "recipe.yaml"), str(tmp_path / "cache")
-    return ["fedsr", "-o", str(tmp_path / "out" / "m.safetensors"), "--config", config, "--cache", cache]
+    output = str(tmp_path / "out" / "m.safetensors")
+    return ["fedsr", "-o", output, "--config", config, "--cache", cache, "--workers", "1", "--device", "cpu"]
 
 
 def test_it_writes_a_model_and_its_curve_without_any_data(words: list[str], tmp_path: Path) -> None:
@@ -76,12 +79,21 @@ def test_minutes_replace_the_number_of_steps(words: list[str], tmp_path: Path) -
     assert header.metrics["steps"] != 12
 
 
+def test_a_device_that_is_not_there_is_said_before_pairs_are_made(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA device here"):
+        command.main([*words, "--device", "cuda"])
+    assert not (tmp_path / "cache").exists()
+
+
 def test_wrong_arguments_are_refused(words: list[str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         command.main([*words, "--data", str(tmp_path / "nowhere")])
     with pytest.raises(ConfigError, match="-o takes a file's name"):
         command.main(["fedsr", "-o", str(tmp_path)])
-    for bad in (["--minutes", "0"], ["--minutes", "nan"], ["--threads", "0"]):
+    for bad in (["--minutes", "0"], ["--minutes", "nan"], ["--threads", "0"], ["--device", "tpu"], ["--workers", "0"]):
         with pytest.raises(SystemExit) as stop:
             command.main([*words, *bad])
         assert stop.value.code == 2

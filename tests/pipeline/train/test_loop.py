@@ -14,12 +14,21 @@ from pipeline.errors import ConfigError, ModelFormatError, StorageError
 from pipeline.models.fedsr import FEdsrConfig
 from pipeline.train.data import Pairs
 from pipeline.train.drawn import sheet
-from pipeline.train.loop import Progress, Run, TrainConfig, checkpoint_steps, judge, train
+from pipeline.train.loop import Progress, judge, train
 from pipeline.train.losses import charbonnier, mse, psnr_gain_db, relative_mse
+from pipeline.train.run import Run, TrainConfig, checkpoint_steps
 
 NETWORK = FEdsrConfig(channels=8, blocks=1, expand=1)
 CONFIG = TrainConfig(
-    steps=60, batch=4, rate=1e-2, warmup_steps=5, average=0.9, half_until=0.0, judge_every=20, judge_patches=8
+    steps=60,
+    batch=4,
+    rate=1e-2,
+    warmup_steps=5,
+    average=0.9,
+    half_until=0.0,
+    judge_every=20,
+    judge_patches=8,
+    device="cpu",
 )
 
 
@@ -77,6 +86,20 @@ def test_another_seed_gives_other_weights(pairs: Pairs) -> None:
         train(run, pairs, pairs, until=3, report=quiet)
     assert same(weights(runs[0]), weights(runs[1]))
     assert not same(weights(runs[0]), weights(runs[2]))
+
+
+def test_a_run_follows_another_number_of_steps_that_is_given_on_the_way(pairs: Pairs) -> None:
+    """The last of 20 steps has the rate 0.01 · ½ · (1 + cos(19/20 · π)) = 0.01 · ½ · (1 − 0.987688) = 6.1558e-5."""
+    run = Run.start(NETWORK, CONFIG)
+
+    def shorten(reached: Progress) -> None:
+        if reached.step == 10:
+            run.config = replace(CONFIG, steps=20)
+
+    train(run, pairs, pairs, report=shorten)
+    assert run.step == 20
+    assert [point[0] for point in run.curve] == [20]
+    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(6.1558e-5, rel=1e-4)
 
 
 def test_the_first_share_of_steps_may_run_in_half_precision(pairs: Pairs) -> None:
