@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,20 @@ def test_a_new_registry_takes_up_what_has_not_ended(make: Callable[..., Made]) -
     assert {s.id: s.state for s in again.registry.streams()} == {"a": "queued", "c": "completed"}
     assert again.registry.show("a").labels == {"site": "x"}
     assert set(again.processes.jobs) == {"a"}
-    assert again.processes.jobs["a"] == made.processes.jobs["a"]
+    first, taken = made.processes.jobs["a"], again.processes.jobs["a"]
+    assert taken.settings.live.priority == 9
+    wanted = first.settings.to_dict()
+    wanted["live"]["priority"] = 9
+    assert taken == replace(first, settings=Settings.from_dict(wanted))
+
+
+def test_another_lag_or_priority_is_told_to_what_runs_and_other_changes_are_not(make: Callable[..., Made]) -> None:
+    made = make()
+    made.registry.create(request("a"), dry_run=False)
+    for change in ({"priority": 8}, {"labels": {"site": "x"}}, {"slo": {"max_lag_s": 0.5}}):
+        made.registry.patch("a", change)
+    until(lambda: len(made.processes.told) == 2)
+    assert made.processes.told == [("aim", ("a", 1.0, 8)), ("aim", ("a", 0.5, 8))]
 
 
 def test_a_stream_is_taken_up_as_it_was_begun_whatever_new_ones_get(make: Callable[..., Made], tmp_path: Path) -> None:
