@@ -68,15 +68,19 @@ take = Crew._take
 def listening(crew, news):
     if news.stages is not None:
         heard.extend((s.workers, s.pending) for s in news.stages if s.name == "twice")
+        if (2, 1) in heard:
+            (work / "gate").touch()
     take(crew, news)
 Crew._take = listening
 ray.init(num_cpus=2, resources={"ACCEL": 1}, include_dashboard=False, namespace="limpid", log_to_driver=False)
 job = job_of(clip, work / "out", work, stage="Measuring", deaths=str(work / "deaths"), gate=str(work / "gate"))
 job = with_flow(job, hosts=3, device="ACCEL", device_share=0.5)
-opener = threading.Timer(8, (work / "gate").touch)
+opener = threading.Timer(60, (work / "gate").touch)  # it did not happen: then it is told
+opener.daemon = True
 opener.start()
 (outcome,) = run_on_ray([job], stop=threading.Event(), progress=lambda _: None)
-print(json.dumps([outcome.state, outcome.frames, heard[-1] if heard else None, ray.available_resources()["ACCEL"]]))
+most = max(heard, default=None)
+print(json.dumps([outcome.state, outcome.frames, most, ray.available_resources()["ACCEL"]]))
 """
 
 
@@ -93,7 +97,7 @@ def test_processes_with_networks_share_a_device_and_those_without_room_wait(clip
         env=env,
     )
     assert done.returncode == 0, done.stderr
-    state, frames, last, left = json.loads(done.stdout.splitlines()[-1])
+    state, frames, most, left = json.loads(done.stdout.splitlines()[-1])
     assert (state, frames) == ("completed", FRAMES), done.stderr
-    assert last == [2, 1]
+    assert most == [2, 1]
     assert left == 1  # all of it was given back
