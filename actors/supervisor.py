@@ -281,12 +281,14 @@ class Supervisor:
         gives = giver(standings, idle_cpus=idle, cluster_cpus=cores)
         if gives is not None:
             return None, gives
-        for key in returning(standings):
-            running = [run.running() for run in self._runs.values()]
-            mine = self._runs[key].running()
-            if may_return(mine.wanted, mine.rung, capacity_of(cores, 0.0, running, idle_cpus=idle), running):
-                return key, None
-        return None, None
+        well = list(returning(standings))
+        if not well:
+            return None, None
+        running = {key: run.running() for key, run in self._runs.items()}
+        among = list(running.values())
+        capacity = capacity_of(cores, 0.0, among, idle_cpus=idle)
+        fits = (key for key in well if may_return(running[key].wanted, running[key].rung, capacity, among))
+        return next(fits, None), None
 
 
 def _modules(graphs: Iterable[Graph]) -> set[str]:

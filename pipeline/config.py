@@ -76,9 +76,10 @@ class EnhanceSettings(Section):
     enabled: bool = True
     """Off: the stream is encoded again at the source's size."""
     scale: Annotated[int, Field(ge=2, le=4)] = 2
-    """Output size ÷ source size, 2 to 4. A model has one scale, the shipped one 2."""
-    model: str = "f-edsr-x2"
-    """A shipped model's name, a model file's path, or "bicubic" (no network: for comparison, or a weak machine)."""
+    """Output size ÷ source size, 2 to 4."""
+    model: str = "f-edsr"
+    """A shipped model's name ("f-edsr": the one of the scale), a model file's path, or "bicubic" (no network: for
+    comparison, or a weak machine)."""
     runtime: str = "auto"
     """What runs the network (openvino-int8, openvino-fp32, onnx, pytorch); "auto" measures at start-up, takes the
     fastest and writes it into the stream's stamps. Pin it to get the same bytes from two runs."""

@@ -454,6 +454,6 @@ class _Loader:
         from pipeline.models import SHIPPED  # noqa: PLC0415  # graphs without networks do not wait for the stage
         from pipeline.stages.enhance import CONVENTIONAL, model_path  # noqa: PLC0415
 
-        if model not in CONVENTIONAL and not model_path(model).is_file():
+        if model not in CONVENTIONAL and not model_path(model, getattr(config, "scale", 2)).is_file():
             shipped = nearest(model, [path.stem for path in SHIPPED.glob("*.safetensors")])
             self._faults.append(f"{entry.name}: no model '{model}', neither shipped nor a file, {shipped}")

@@ -45,6 +45,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--scale", type=int, metavar="N", help="output size ÷ source size (2)")
     parser.add_argument("--segment-s", type=float, metavar="S", help="seconds an HLS segment (2)")
     parser.add_argument("--max-lag-s", type=float, metavar="S", help="seconds that the output may be behind (1)")
+    parser.add_argument(
+        "--priority", type=int, metavar="N", help="0 to 9: where cores are short, low ones are made lighter first (5)"
+    )
     parser.add_argument("--follow", action="store_true", help="tell what becomes of it, until it ends")
     parser.add_argument("--dry-run", action="store_true", help="only ask whether it fits")
     add_options(parser)
@@ -64,6 +67,8 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         request["outputs"] = {"hls": {"segment_s": args.segment_s}}
     if args.max_lag_s is not None:
         request["slo"] = {"max_lag_s": args.max_lag_s}
+    if args.priority is not None:
+        request["priority"] = args.priority
     return request
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pipeline.models.fedsr import FEdsr
     from pipeline.store.modelfile import ModelHeader
 
+FAMILY = "f-edsr"
+"""Name of the shipped model of whatever scale is asked for, in `EnhanceConfig.model`."""
+
 CONVENTIONAL = ("none", CONVENTIONAL_RUNTIME)
 """Names of "no model", in `EnhanceConfig.model`."""
 
@@ -33,8 +36,8 @@ TRIAL_SIZE = Size(width_px=320, height_px=180)  # what "auto" is measured on: th
 class EnhanceConfig(StageConfig):
     """How frames are enhanced."""
 
-    scale: int = 2  # 2, 3 or 4; a model has one scale, the shipped one 2
-    model: str = "f-edsr-x2"  # a shipped model's name, or a model file's path; "none" or "bicubic": conventional only
+    scale: int = 2  # 2, 3 or 4; a model has one
+    model: str = FAMILY  # or a shipped model's name, or a model file's path; "none" or "bicubic": conventional only
     runtime: str = "auto"  # what runs the network: "auto" (measured at start-up), or a name of models.runtime.RUNTIMES
     threads: int = 0  # of the network; 0: as many as the worker has
 
@@ -79,13 +82,13 @@ class Enhance(PooledStage[EnhanceConfig, FrameBatch, FrameBatch]):
             return
         from pipeline.models.load import load_model  # noqa: PLC0415  # PyTorch; see pipeline.models
 
-        path = model_path(self.config.model)
+        path = model_path(self.config.model, self.config.scale)
         header, net = load_model(path)
         if net.config.scale != self.config.scale:
             raise ModelError(
                 f"the model up-scales by {net.config.scale}, not by {self.config.scale}",
                 where=str(path),
-                hint=f"set enhance.scale to {net.config.scale}, or enhance.model to none",
+                hint=f"set enhance.scale to {net.config.scale}, or enhance.model to {FAMILY}",
             )
         self._model = header, net.fold()
         runtime = self.config.runtime
@@ -149,7 +152,7 @@ class Enhance(PooledStage[EnhanceConfig, FrameBatch, FrameBatch]):
         return self._engines[key]
 
 
-def model_path(name: str) -> Path:
-    """Return the file of a model: a shipped one by its name, else the path that `name` is."""
-    shipped = SHIPPED / f"{name}.safetensors"
+def model_path(name: str, scale: int = 2) -> Path:
+    """Return the file of a model: a shipped one by its name (FAMILY: that of the scale), else the path `name`."""
+    shipped = SHIPPED / f"{f'{name}-x{scale}' if name == FAMILY else name}.safetensors"
     return shipped if Path(name).name == name and shipped.is_file() else Path(name)

@@ -45,12 +45,13 @@ Captured = pytest.CaptureFixture[str]
 
 def test_submit_says_where_to_watch(server: str, service: MemoryService, capsys: Captured) -> None:
     words = ["rtsp://u:secret@e.org/1", "--id", "gate", "--label", "site=a", "--scale", "2", "--segment-s", "1"]
-    assert cli.main(["submit", *words, "--max-lag-s", "2.5", "--mode", "live"]) == 0
+    assert cli.main(["submit", *words, "--max-lag-s", "2.5", "--mode", "live", "--priority", "8"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines() == ["gate: queued", f"gate: {server}/hls/gate/index.m3u8"]
     asked = service.requests["gate"]
     assert asked.labels == {"site": "a"}
     assert (asked.source.mode, asked.outputs.hls.segment_s, asked.slo.max_lag_s) == ("live", 1.0, 2.5)
+    assert asked.priority == 8
     assert asked.source.uri == "rtsp://u:secret@e.org/1" and asked.source.slate is None
 
 

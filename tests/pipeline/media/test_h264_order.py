@@ -120,7 +120,7 @@ def test_damaged_packets_of_a_real_stream_pass(stream: tuple[Codec, list[Packet]
         for packet in packets[:: int(rng.integers(1, 4))]:
             bad = bytearray(packet.data[: int(rng.integers(1, len(packet.data)))])
             bad[int(rng.integers(len(bad)))] ^= int(rng.integers(1, 256))
-            order.mended(bytes(bad))
+            assert len(order.mended(bytes(bad))) >= len(bad) - 20
 
 
 def test_without_parameters_nothing_is_done() -> None:

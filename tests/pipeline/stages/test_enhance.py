@@ -129,11 +129,13 @@ def test_a_missing_or_damaged_model_is_said_with_its_path(tmp_path: Path) -> Non
 
 def test_a_model_of_another_scale_is_refused() -> None:
     with pytest.raises(ModelError, match="up-scales by 2, not by 3"):
-        opened(scale=3)
+        opened(model="f-edsr-x2", scale=3)
 
 
 def test_a_shipped_name_is_found_and_anything_else_is_a_path() -> None:
     assert model_path("f-edsr-x2").is_file()
+    assert [model_path("f-edsr", scale).name for scale in (2, 3, 4)] == [f"f-edsr-x{n}.safetensors" for n in (2, 3, 4)]
+    assert all(model_path("f-edsr", scale).is_file() for scale in (2, 3, 4))
     assert model_path("weights/mine.safetensors") == Path("weights/mine.safetensors")
 
 

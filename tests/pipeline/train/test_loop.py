@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from pipeline.errors import ConfigError, ModelFormatError, StorageError
 from pipeline.models.fedsr import FEdsrConfig
 from pipeline.train.data import Pairs
-from pipeline.train.drawn import sheet
 from pipeline.train.loop import Progress, judge, train
 from pipeline.train.losses import charbonnier, mse, psnr_gain_db, relative_mse
 from pipeline.train.run import Run, TrainConfig, checkpoint_steps
@@ -30,15 +29,6 @@ CONFIG = TrainConfig(
     judge_patches=8,
     device="cpu",
 )
-
-
-@pytest.fixture(scope="module")
-def pairs() -> Pairs:
-    """Drawn sheets, halved by taking means of 2×2: learnable in a few steps."""
-    rng = np.random.default_rng(5)
-    high = np.stack([sheet(96, 96, rng).y for _ in range(12)])
-    low = high.reshape(12, 48, 2, 48, 2).mean(axis=(2, 4)).round().astype(np.uint8)
-    return Pairs(low=low, high=high)
 
 
 def quiet(_: Progress) -> None:
