@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -199,7 +200,7 @@ def soak(folder: Path, seconds: float) -> list[Row]:
     """Run five streams for long, with kills; return slopes and what is missing."""
     names = [f"s{n}" for n in range(5)]
     taken: list[tuple[float, tuple[int, ...]]] = []
-    by_kind: list[tuple[float, dict[str, int]]] = []
+    by_kind: list[tuple[float, Counter[str]]] = []
     with contextlib.ExitStack() as stack:
         ports = []
         for number, name in enumerate(names):
@@ -216,8 +217,9 @@ def soak(folder: Path, seconds: float) -> list[Row]:
                         served.ask("POST", "/v1/streams", body(name, ports[number], bicubic=number < 4))
                         settle(2)
                 while time.monotonic() - began_s < stop * seconds:
-                    taken.append((time.monotonic() - began_s, held(served.process)))
-                    by_kind.append((time.monotonic() - began_s, held_by_kind(served.process)))
+                    kinds = Counter[str]()
+                    taken.append((time.monotonic() - began_s, held(served.process, kinds)))
+                    by_kind.append((time.monotonic() - began_s, kinds))
                     for when in [w for w in kills if (time.monotonic() - began_s) / seconds > w and w < stop]:
                         kill(served, kills.pop(when), ports[0])
                     settle(min(10.0, seconds / 20))
@@ -306,27 +308,23 @@ def body(name: str, port: int, *, bicubic: bool = False) -> dict[str, Any]:
     return {"id": name, "source": f"tcp://127.0.0.1:{port}", "outputs": {"hls": {"segment_s": 1}}, **enhance}
 
 
-def held(process: psutil.Process) -> tuple[int, ...]:
-    """Return MB (proportional), file descriptors, threads, number of all processes of a tree; objects in /dev/shm."""
+def held(process: psutil.Process, kinds: Counter[str] | None = None) -> tuple[int, ...]:
+    """Return MB (proportional), file descriptors, threads, number of all processes of a tree; objects in /dev/shm.
+
+    `kinds` is given the bytes of the processes of each kind: hosts, supervisor, Ray's own.
+    """
     total = [0, 0, 0, 0]
     for each in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
-            total[0] += each.memory_full_info().pss
+            pss = each.memory_full_info().pss
+            if kinds is not None:
+                title = (each.cmdline() or ["?"])[0]
+                kinds[title.split(".")[0] if title.startswith("ray::") else each.name()] += pss
+            total[0] += pss
             total[1] += each.num_fds()
             total[2] += each.num_threads()
             total[3] += 1
     return total[0] >> 20, total[1], total[2], total[3], sum(1 for _ in Path("/dev/shm").rglob("*"))
-
-
-def held_by_kind(process: psutil.Process) -> dict[str, int]:
-    """Return the bytes (proportional) of the processes of each kind: hosts, supervisor, Ray's own."""
-    found: dict[str, int] = {}
-    for each in [process, *process.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):
-            title = (each.cmdline() or ["?"])[0]
-            kind = title.split(".")[0] if title.startswith("ray::") else each.name()
-            found[kind] = found.get(kind, 0) + each.memory_full_info().pss
-    return found
 
 
 def common_slope(points: Sequence[tuple[float, float]], stretches: Sequence[tuple[float, float]]) -> float:
