@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.commands.eval_page import Chapter, Score, place_of, write_page
 from pipeline.commands.report import Row, print_table, write_json
 from pipeline.errors import ConfigError, UnsupportedMedia
 from pipeline.media.degrade import Encoding, Picture, degrade, pictures_of, stream_facts
@@ -57,26 +58,20 @@ QUICK = Sample(before=40, after=24)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """A clip at one size and bitrate: the luma that came in, and the truth; (H, W) and (2H, 2W) each."""
+    """A clip at one size and bitrate: the luma that came in, and the truth; (H, W) and (2H, 2W) each.
+
+    `times_s`: of the frames, from the clip's start.
+    """
 
     name: str
     pairs: tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], ...]
+    times_s: tuple[float, ...]
 
     @property
     def size(self) -> Size:
         """The size of what comes in."""
         height, width = self.pairs[0][0].shape
         return Size(width_px=width, height_px=height)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
-    """What a method reached on a case: mean over its frames, and the lowest and highest frame."""
-
-    psnr_db: float
-    ssim: float
-    psnr_range: tuple[float, float]
-    ssim_range: tuple[float, float]
 
 
 def clips(folder: Path) -> list[Path]:
@@ -112,8 +107,8 @@ def cases(clip: Path, sample: Sample) -> Iterator[Case]:
         small.add(picture.resized(round(width * SMALL_ROWS / height / 4) * 4, SMALL_ROWS), measured)
     if not native.true:
         raise UnsupportedMedia("it has no frame", where=str(clip))
-    yield native.done(facts[0][2])
-    yield small.done(facts[0][2])
+    yield native.done(facts[0][2], start)
+    yield small.done(facts[0][2], start)
 
 
 def conventional() -> dict[str, Method]:
@@ -163,23 +158,30 @@ def peers(folder: Path, threads: int, precision: str = "f32") -> dict[str, Metho
 def score(case: Case, upscale: Upscale) -> Score:
     """Return what a method reaches on a case."""
     outs = [(upscale(low_HW), true_HW) for low_HW, true_HW in case.pairs]
-    psnrs = [psnr_db(out_HW, true_HW) for out_HW, true_HW in outs]
-    ssims = [ssim(out_HW, true_HW) for out_HW, true_HW in outs]
+    first_HW, true_HW = outs[0]
     return Score(
-        psnr_db=float(np.mean(psnrs)),
-        ssim=float(np.mean(ssims)),
-        psnr_range=(min(psnrs), max(psnrs)),
-        ssim_range=(min(ssims), max(ssims)),
+        psnrs_db=tuple(psnr_db(out_HW, true_HW) for out_HW, true_HW in outs),
+        ssims=tuple(ssim(out_HW, true_HW) for out_HW, true_HW in outs),
+        crop=first_HW[place_of(bicubic(case.pairs[0][0], SCALE), true_HW)].copy(),
     )
 
 
-def evaluate(found: Sequence[Path], methods: Mapping[str, Method], sample: Sample) -> dict[str, dict[str, Score]]:
-    """Return case -> method -> score; says on stderr where it is, since it takes minutes."""
+def evaluate(
+    found: Sequence[Path],
+    methods: Mapping[str, Method],
+    sample: Sample,
+    told: Callable[[Case, Mapping[str, Score]], None] = lambda _case, _scores: None,
+) -> dict[str, dict[str, Score]]:
+    """Return case -> method -> score; says on stderr where it is, since it takes minutes.
+
+    `told` is given each case with its scores as soon as they are there: its pictures are not kept.
+    """
     scores: dict[str, dict[str, Score]] = {}
     for i, clip in enumerate(found):
         print(f"{i + 1}/{len(found)} {clip.name}", file=sys.stderr, flush=True)
         for case in cases(clip, sample):
             scores[case.name] = {name: score(case, method(case.size)) for name, method in methods.items()}
+            told(case, scores[case.name])
     return scores
 
 
@@ -236,11 +238,22 @@ def main(argv: Sequence[str]) -> int:
     methods |= ours(
         net.fold(), header.ranges, [check_name(name) for name in options.runtime or DEFAULT_RUNTIMES], options.threads
     )
-    scores = evaluate(found, methods, QUICK if options.quick else Sample())
-    print_scores(scores, f"{header.name}@{header.version}: PSNR-Y dB / SSIM, ×{SCALE}, x264 at the bitrate given")
+    chapters: list[Chapter] = []
+    sample = QUICK if options.quick else Sample()
+    scores = evaluate(found, methods, sample, lambda case, scored: chapters.append(_chapter(case, scored)))
+    title = f"{header.name}@{header.version}: PSNR-Y dB / SSIM, ×{SCALE}, x264 at the bitrate given"
+    print_scores(scores, title)
     if options.json:
         write_json(options.json, rows(scores), ["limpid", "eval", "sr", *argv])
+    if options.html:
+        write_page(options.html, title, " ".join((__doc__ or "").split("Protocol: ")[-1].split()), chapters)
     return 0
+
+
+def _chapter(case: Case, scores: Mapping[str, Score]) -> Chapter:
+    low_HW, true_HW = case.pairs[0]
+    true_crop = true_HW[place_of(bicubic(low_HW, SCALE), true_HW)].copy()
+    return Chapter(name=case.name, times_s=case.times_s, true_crop=true_crop, scores=scores)
 
 
 def _pair(case: str, value: tuple[float, float], base: tuple[float, float], score: Score | None) -> tuple[Row, Row]:
@@ -280,12 +293,13 @@ class _Case:
         height, width = picture.y.shape
         self.low.append(picture.resized(width // SCALE, height // SCALE))
 
-    def done(self, rate: Fraction) -> Case:
+    def done(self, rate: Fraction, start: int) -> Case:
         decoded = degrade(self.low, Encoding(bitrate_bps=self.bitrate_bps, rate=rate), scale=1)
         rows = next(iter(self.true.values())).shape[0]
         return Case(
             name=f"{self.clip.stem} {rows}@{self.bitrate_bps // 1000}k",
             pairs=tuple((decoded[i].y, true_HW) for i, true_HW in self.true.items()),
+            times_s=tuple(float((start + i) / rate) for i in self.true),
         )
 
 
@@ -307,4 +321,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="threads of each network (default 1)")
     parser.add_argument("--quick", action="store_true", help="a few frames of each clip only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report with charts and pictures there")
     return parser

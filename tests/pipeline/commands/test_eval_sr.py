@@ -45,6 +45,7 @@ def test_a_clip_gives_native_size_and_360_rows_from_its_second_half(clips: Path)
     assert [low.shape for low, _ in native.pairs] == [(48, 80)] * 3
     assert [true.shape for _, true in small.pairs] == [(360, 600)] * 3
     assert native.size == Size(width_px=80, height_px=48)
+    assert native.times_s == (6 / 25, 8 / 25, 10 / 25)
 
 
 def test_the_table_and_the_file_name_every_method_case_and_mean(
@@ -52,8 +53,10 @@ def test_the_table_and_the_file_name_every_method_case_and_mean(
 ) -> None:
     out = tmp_path / "sr.json"
     argv = ["eval", "sr", "--data", str(clips), "--quick", "--runtime", "openvino-int8", "--json", str(out)]
-    assert main(argv) == 0
+    assert main([*argv, "--html", str(tmp_path / "sr.html")]) == 0
     printed = capsys.readouterr()
+    page = (tmp_path / "sr.html").read_text(encoding="utf-8")
+    assert "F-EDSR openvino-int8" in page and page.count("<img") == 2 * (1 + 3)  # cases × (true + methods)
     assert "1/1 moving.mp4" in printed.err
     for word in ("bicubic", "Lanczos", "F-EDSR openvino-int8", "moving 96@500k", "moving 360@250k", "over bicubic"):
         assert word in printed.out, word
