@@ -21,7 +21,7 @@ from pipeline.errors import StorageError
 
 CROP_PX = 96  # side of the square, of the true picture
 ZOOM = 2  # each of its pixels is shown as so many
-CHART_PX = (620, 170)
+CHART_PX = (350, 170)
 MARGIN_PX = (44, 8, 8, 22)  # left, right, top, bottom
 COLOURS = ("#8a8f98", "#b07aa1", "#e15759", "#f28e2b", "#76b7b2", "#59a14f", "#4e79a7", "#9c755f")
 
@@ -137,6 +137,8 @@ def _chapter(chapter: Chapter) -> str:
     key = "".join(f'<span><i style="background:{c}"></i>{html.escape(name)}</span>' for name, c in colours.items())
     psnr = {name: score.psnrs_db for name, score in chapter.scores.items()}
     similar = {name: score.ssims for name, score in chapter.scores.items()}
+    first = next(iter(psnr))
+    gains = {name: tuple(a - b for a, b in zip(line, psnr[first], strict=True)) for name, line in psnr.items()}
     crops = [("true", "", chapter.true_crop)]
     crops += [(name, f" {score.psnrs_db[0]:.2f} dB", score.crop) for name, score in chapter.scores.items()]
     figures = "".join(
@@ -146,6 +148,7 @@ def _chapter(chapter: Chapter) -> str:
     )
     return f"""<section><h2>{html.escape(chapter.name)}</h2><p class="key">{key}</p>
 <div class="charts">{_chart("PSNR-Y, dB", chapter.times_s, psnr, colours)}
+{_chart(f"PSNR-Y above {first}, dB", chapter.times_s, gains, colours)}
 {_chart("SSIM", chapter.times_s, similar, colours)}</div>
 <div class="crops">{figures}</div></section>"""
 

@@ -246,7 +246,7 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         write_json(options.json, rows(scores), ["limpid", "eval", "sr", *argv])
     if options.html:
-        write_page(options.html, title, " ".join((__doc__ or "").split("Protocol: ")[-1].split()), chapters)
+        write_page(options.html, title, " ".join((__doc__ or "").split("\n\n")[-1].split()), chapters)
     return 0
 
 
