@@ -37,7 +37,7 @@ from pipeline.wire.ids import Span, stream_id
 
 GOOD = ("f-edsr-x2-nano", "f-edsr-x2-small", "f-edsr-x2", "f-edsr-x2-medium", "f-edsr-x2-large")
 SIDE_PX = 64  # of a block of the output
-SECOND = eval_sr.Sample(before=60, after=24, every=1)
+SECOND = eval_sr.Sample(before=60, after=24, every=2)
 QUICK = eval_sr.Sample(before=12, after=8, every=1)
 SHIPPED = "f-edsr-x2"
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.stage import PooledStage, Resources, StageConfig, StageEnv, StageSpec, Work
-from pipeline.vision.stability import in_source_band, measure, num_blocks, restore
+from pipeline.vision.stability import Stability, measure, num_blocks, restore
 from pipeline.vision.upscale import bicubic, upscale
 from pipeline.wire.acks import CONVENTIONAL_RUNTIME
 from pipeline.wire.frames import FrameBatch
@@ -19,21 +21,28 @@ from pipeline.wire.results import GuardReport, GuardResult
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuardConfig(StageConfig):
-    """When a block goes back.
-
-    Measured on 18,470 blocks of ten clips: where a network drew rings around frames, 478 blocks were less stable than
-    0.9 and 722 lay further off than 1; all of the former and 99.6 % of the latter were worse than bicubic. With the
-    rings mended, one block in all goes back.
-    """
+    """When a block goes back, and when the whole frame does; measured, see docs/design.md §7."""
 
     stability: float = 0.9  # below this t_i (0..1) a block goes back; 0: never
     tolerance: float = 1.0  # code values; how much further from the source, root mean square, a block may lie
+    detail: float = 0.5  # of Stability.detail, that a block may have
+    frame_share: float = 0.15  # of the blocks: where more go back, the others are not believed either
+    frame_detail: float = 0.07  # of Stability.detail, that the mean of the blocks that are left may have
+    kinship: float = 0.04  # −1..1; below it the whole frame goes back; −1: never
 
     def __post_init__(self) -> None:
-        if not 0 <= self.stability <= 1:
-            raise ConfigError(f"stability is {self.stability!r}", where="guard.stability", hint="use 0 to 1")
-        if not 0 <= self.tolerance <= 255:
-            raise ConfigError(f"tolerance is {self.tolerance!r}", where="guard.tolerance", hint="use 0 to 255")
+        limits = {
+            "stability": (0, 1),
+            "tolerance": (0, 255),
+            "detail": (0, math.inf),
+            "frame_share": (0, 1),
+            "frame_detail": (0, math.inf),
+            "kinship": (-1, 1),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name} is {value!r}", where=f"guard.{name}", hint=f"use {low:g} to {high:g}")
 
 
 class Guard(PooledStage[GuardConfig, FrameBatch, GuardResult]):
@@ -67,9 +76,9 @@ class Guard(PooledStage[GuardConfig, FrameBatch, GuardResult]):
         source_NHW, enhanced_NHW = source.planes().y, enhanced.planes().y
         for i, source_HW in enumerate(source_NHW):
             bicubic(source_HW, scale, plain_HW)
-            found = measure(in_source_band(enhanced_NHW[i], scale), in_source_band(plain_HW, scale), source_HW)
+            found = measure(enhanced_NHW[i], plain_HW, source_HW, scale)
             stability[i] = found.index
-            back_BC = (found.stable < self.config.stability) | (found.excess > self.config.tolerance**2)
+            back_BC = self._back(found)
             restored[i] = np.count_nonzero(back_BC)
             kept[i] = restored[i] < back_BC.size
             if restored[i]:
@@ -90,6 +99,22 @@ class Guard(PooledStage[GuardConfig, FrameBatch, GuardResult]):
                 model_version="" if set_aside else work.stamp.model,
             ),
         )
+
+    def _back(self, found: Stability) -> NDArray[np.bool_]:
+        """Return (B, C) which blocks go back: bad ones, or all of a frame that does not look enhanced."""
+        config = self.config
+        back_BC = (
+            (found.stable < config.stability) | (found.excess > config.tolerance**2) | (found.detail > config.detail)
+        )
+        if back_BC.all():
+            return back_BC
+        if (
+            float(back_BC.mean()) > config.frame_share
+            or float(found.detail[~back_BC].mean()) > config.frame_detail
+            or found.kinship(back_BC) < config.kinship
+        ):
+            back_BC[:] = True
+        return back_BC
 
     def bypass(self, work: Work[FrameBatch]) -> GuardResult:
         """Return the bicubic up-scale of the source: all blocks are set back."""

@@ -1,17 +1,26 @@
 """Pixel stability of an enhanced frame against its source, block by block, and the way back (spec §2.3).
 
-Everything is judged in the source's band, at the source's size: y is the enhanced luma averaged down by s, x̂ the
+Stability is judged in the source's band, at the source's size: y is the enhanced luma averaged down by s, x̂ the
 bicubic up-scale averaged down likewise, x the source itself. Per block i of μ pixels:
 
     T_ij = (y_ij − x̂_ij) / (σ_i(x̂) + c),  t_i = 1 / (1 + 1/μ Σ_j T_ij²),  τ = 1/N Σ_i t_i       (spec §2.3, chosen)
 
 c is 2/255 of full scale: 2 code values. Blocks at the right and bottom may be smaller; each counts once.
 
+Above that band the source says nothing, and weights that are damaged show there first. Two things can still be asked of
+what enhancement added, r = y − x̂ at full size (chosen; figures in docs/design.md):
+
+    detail    its energy above the source's band, ÷ (σ_i + c)²: the mean over s × s cells is an orthogonal projection,
+              so that energy is mean r² less the energy of the averaged difference
+    kinship   ⟨r, h⟩ / √(⟨r, r⟩ ⟨h, h⟩) over the frame, h = x̂ less its Gaussian blur: who sharpens adds something like
+              the picture's own edges; what does not know the picture adds something else
+
 Shapes: H × W source luma, s scale, B × C = ⌈H/b⌉ × ⌈W/b⌉ blocks of b × b source pixels.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -22,6 +31,7 @@ from pipeline.wire.frames import Size
 
 BLOCK_PX = 16  # of the source (chosen); sums of squares of 16 × 16 bytes are exact in float32
 FLOOR = 2.0  # c, code values
+LEAST_ADDED = 0.25  # code values, root mean square: who adds less than rounding does shows no kinship, and no harm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,28 +42,51 @@ class Stability:
         stable: (B, C) t_i, float32 in (0, 1], 1 = equal to the conventional up-scale.
         excess: (B, C) float32 code values²: mean (y − x)² less mean (x̂ − x)²; above 0 where the enhanced picture,
             seen at the source's size, lies further from the source than the conventional one does.
+        detail: (B, C) float32, at least 0; 0 at scale 1.
+        products: (3, about B/4, C) float64, of each fourth row of blocks: ⟨r, r⟩, ⟨h, h⟩ and ⟨r, h⟩ a pixel.
     """
 
     stable: NDArray[np.float32]
     excess: NDArray[np.float32]
+    detail: NDArray[np.float32]
+    products: NDArray[np.float64]
 
     @property
     def index(self) -> float:
         """τ, in (0, 1]."""
         return float(self.stable.mean(dtype=np.float64))
 
+    def kinship(self, but_BC: NDArray[np.bool_]) -> float:
+        """Return it for the frame without the blocks `but_BC`, −1..1; 1 where there is too little left to judge."""
+        rows = _looked_at(len(but_BC))
+        added, edges, both = self.products[:, ~but_BC[rows.start :: rows.step]].sum(axis=1).tolist()
+        pixels = int(np.count_nonzero(~but_BC[rows.start :: rows.step]))
+        if added <= LEAST_ADDED**2 * pixels or edges <= 0:
+            return 1.0
+        return float(both / math.sqrt(added * edges))
+
 
 def measure(
-    y_HW: NDArray[np.uint8], conventional_HW: NDArray[np.uint8], source_HW: NDArray[np.uint8], block_px: int = BLOCK_PX
+    enhanced_HW: NDArray[np.uint8],
+    conventional_HW: NDArray[np.uint8],
+    source_HW: NDArray[np.uint8],
+    scale: int,
+    block_px: int = BLOCK_PX,
 ) -> Stability:
-    """Return what the blocks of one frame show; all three planes have the source's size (`in_source_band`)."""
-    moved_BC = _mean_square(_difference(y_HW, conventional_HW), block_px)
+    """Return what the blocks of one frame show; the first two planes are (s·H, s·W), the source is (H, W)."""
+    y_HW, plain_HW = in_source_band(enhanced_HW, scale), in_source_band(conventional_HW, scale)
+    moved_BC = _mean_square(_difference(y_HW, plain_HW), block_px)
     enhanced_BC = _mean_square(_difference(y_HW, source_HW), block_px)
-    plain_BC = _mean_square(_difference(conventional_HW, source_HW), block_px)
-    variance_BC = _mean_square(conventional_HW, block_px) - np.square(_mean(conventional_HW, block_px))
-    spread_BC = np.sqrt(np.maximum(variance_BC, 0)) + FLOOR
-    stable_BC = 1 / (1 + moved_BC / np.square(spread_BC))
-    return Stability(stable=stable_BC.astype(np.float32), excess=(enhanced_BC - plain_BC).astype(np.float32))
+    plain_BC = _mean_square(_difference(plain_HW, source_HW), block_px)
+    variance_BC = _mean_square(plain_HW, block_px) - np.square(_mean(plain_HW, block_px))
+    room_BC = np.square(np.sqrt(np.maximum(variance_BC, 0)) + FLOOR)
+    added_BC = _mean_square(_difference(enhanced_HW, conventional_HW), scale * block_px) - moved_BC
+    return Stability(
+        stable=(1 / (1 + moved_BC / room_BC)).astype(np.float32),
+        excess=(enhanced_BC - plain_BC).astype(np.float32),
+        detail=(np.maximum(added_BC, 0) / room_BC).astype(np.float32),
+        products=_products(enhanced_HW, conventional_HW, scale * block_px),
+    )
 
 
 def in_source_band(plane_HW: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
@@ -120,6 +153,23 @@ def _runs(rows_B: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return runs
 
 
+def _looked_at(num_rows: int) -> range:
+    """Return the rows of blocks that kinship is judged by: a quarter of the work, and spread over the frame."""
+    return range(1 if num_rows > 1 else 0, num_rows, 4)
+
+
+def _products(enhanced_HW: NDArray[np.uint8], conventional_HW: NDArray[np.uint8], side: int) -> NDArray[np.float64]:
+    """Return `Stability.products` for blocks of `side` pixels of the output."""
+    height = len(enhanced_HW)
+    rows = np.concatenate([np.arange(b * side, min((b + 1) * side, height)) for b in _looked_at(-(-height // side))])
+    plain_hW = conventional_HW[rows].astype(np.float32)
+    added_hW = enhanced_HW[rows] - plain_hW
+    # At its first and last two rows a strip sees the next strip instead of the picture: that changes little.
+    edges_hW: NDArray[np.float32] = plain_hW - cv2.GaussianBlur(plain_hW, (5, 5), 1.0)
+    pairs = ((added_hW, added_hW), (edges_hW, edges_hW), (added_hW, edges_hW))
+    return np.stack([_mean(a_hW * b_hW, side) for a_hW, b_hW in pairs])
+
+
 def _difference(a_HW: NDArray[np.uint8], b_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
     out: NDArray[np.uint8] = cv2.absdiff(a_HW, b_HW)  # type: ignore[assignment]
     return out
@@ -131,7 +181,7 @@ def _mean_square(plane_HW: NDArray[np.uint8], block_px: int) -> NDArray[np.float
 
 
 def _mean(plane_HW: NDArray[np.uint8] | NDArray[np.float32], block_px: int) -> NDArray[np.float64]:
-    """Return the mean of each block, exactly: whole numbers below 2²⁴ add up exactly in float32."""
+    """Return the mean of each block, exactly where sums stay below 2²⁴, which float32 holds (16 × 16 bytes squared)."""
     height, width = plane_HW.shape
     rows_BW = _sums(plane_HW, block_px)
     sums_BC = _sums(np.ascontiguousarray(rows_BW.T), block_px).T
