@@ -91,10 +91,19 @@ class EnhanceSettings(Section):
 class GuardSettings(Section):
     """What keeps the enhanced picture from being worse than the conventional one."""
 
-    stability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    stability: Annotated[float, Field(ge=0, le=1)] = 0.9
     """0 to 1: blocks less stable than this go back to the conventional up-scale; 0 keeps all."""
-    tolerance: Annotated[float, Field(ge=0, le=255)] = 4.0
+    tolerance: Annotated[float, Field(ge=0, le=255)] = 1.0
     """Code values, 0 to 255: how much further from the source (root mean square) an enhanced block may lie."""
+    detail: Annotated[float, Field(ge=0)] = 0.5
+    """Energy that a block may have above the source's band, ÷ its variance."""
+    frame_share: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """0 to 1: where more of a frame's blocks go back, all of them do."""
+    frame_detail: Annotated[float, Field(ge=0)] = 0.07
+    """Mean of that energy over a frame, above which all of it goes back."""
+    kinship: Annotated[float, Field(ge=-1, le=1)] = 0.04
+    """−1 to 1: how much like the picture's own edges what was added must look, or the frame goes back; −1: no matter
+    how."""
 
 
 class AnalyseSettings(Section):

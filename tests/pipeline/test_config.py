@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import Section, Settings, load_settings, nearest
 from pipeline.errors import ConfigError
+from pipeline.graph import graph_of
 
 
 def _file(tmp_path: Path, text: str) -> Path:
@@ -112,3 +114,16 @@ def test_every_setting_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
     missing = [name for name in _fields(Settings) if f"| `{name}` |" not in text]
     assert not missing
+
+
+def test_settings_have_the_defaults_of_the_stages_that_they_configure() -> None:
+    """Two tables say what a stage does when nothing is said: a figure tuned in one of them only would never be used."""
+    settings = Settings()
+    checked = 0
+    for node in graph_of(settings).nodes:
+        section, default = getattr(settings, node.name, None), node.stage.Config()
+        for field in fields(default) if section is not None else ():
+            if hasattr(section, field.name):
+                assert getattr(section, field.name) == getattr(default, field.name), f"{node.name}.{field.name}"
+                checked += 1
+    assert checked >= 10
