@@ -107,6 +107,7 @@ class Work(Generic[InT]):
         side: the other inputs in the order of the graph's edges, each cut to item's frames.
         before, after: the halo: neighbouring frames of the driving input, None where there are none (the epoch's ends).
         stamp: what decides the output beside the input.
+        store: URL or path of the stream's directory, where weights of its own lie; "" where there is none.
         generation: of the try; a new one at each, old ones write nothing durable.
     """
 
@@ -116,6 +117,7 @@ class Work(Generic[InT]):
     before: InT | None = None
     after: InT | None = None
     stamp: Stamp = field(default_factory=Stamp)
+    store: str = ""
     generation: int = 0
 
 
@@ -150,6 +152,12 @@ class PooledStage(Stage[ConfigT], Generic[ConfigT, InT, OutT]):
     @abstractmethod
     def process(self, work: Work[InT]) -> OutT:
         """Return the output for `work`; its span is `work.span`. Raises StageError."""
+
+    def prepare(self, stamp: Stamp, *, store: str) -> None:
+        """Get ready for work with a stamp that is to come, of the stream whose directory is `store`.
+
+        Called in another thread than `process`, which goes on meanwhile; work with that stamp may come all the same.
+        """
 
     def bypass(self, work: Work[InT]) -> OutT:
         """Return what stands in for the output when the batch kills whoever processes it.
