@@ -37,10 +37,12 @@ Ref = TypeVar("Ref")
 _ANY_RUN = ("flow.", "source.", "service.", "live.max_lag_s", "live.priority")
 """Settings that runs of one stream may differ in."""
 
+_BEHIND = 4096  # frames behind the watermark that may be made again: a segment's at most, 30 s at 60 a second are 1800
+
 BICUBIC_RUNG, LIGHTER_RUNG = 4, 5  # plan.ladder.Rung.BICUBIC, LIGHTER_ENCODE
 _GAPS = 20  # that are remembered
 
-WRITTEN = ("hls/", "live/", "tables/", "stamps/", "packets/", "pictures/")
+WRITTEN = ("hls/", "live/", "tables/", "stamps/", "packets/", "pictures/", "models/", "key-frames/")
 """What of a stream's directory is ours, beside the manifest."""
 
 
@@ -54,6 +56,8 @@ class Ledger:
     Attributes:
         graph: as the stream's first run had it.
         stamp: what decides the bytes of the stream beside its input; chosen by the first run.
+        model: the weights of the latest frames; the stamp's own are the generic ones.
+        gain_db: what they were measured to gain over those; None: not measured.
         gaps: of a live source, the last ones that this run has met.
         fresh: no earlier run has begun the stream.
         completed: an earlier run finished the stream; there is nothing to do.
@@ -92,6 +96,9 @@ class Ledger:
             self._manifest = found
         self.completed = self._manifest.state == manifests.COMPLETED
         self.stamp = self.stamps.at(0, 0)
+        self.model = self.stamps.entries[-1].stamp.model
+        self.gain_db: float | None = None
+        self._schedule: tuple[tuple[int, int, int], Schedule] | None = None
         self._frames_before = self._manifest.counts.get("frames_of_earlier_epochs", 0)
         self._frames_at_start = self._frames_before + self._manifest.watermark.seq
         if not self.completed:
@@ -158,8 +165,13 @@ class Ledger:
             self.event(Event(type="gap", stream=self.job.stream, epoch=epoch, seq=0, data=data))
 
     def schedule(self, epoch: int) -> Schedule:
-        """Return what decides the bytes of an epoch's frames beside its input."""
-        return self.stamps.schedule(epoch)
+        """Return what decides the bytes of an epoch's frames beside its input, of all that may still be made."""
+        at = self._manifest.watermark
+        since = max(0, at.seq - _BEHIND) // _BEHIND * _BEHIND if at.epoch == epoch else 0
+        key = epoch, since, len(self.stamps.entries)
+        if self._schedule is None or self._schedule[0] != key:
+            self._schedule = key, self.stamps.schedule(epoch, since=since)
+        return self._schedule[1]
 
     @property
     def rung(self) -> int:
@@ -173,14 +185,38 @@ class Ledger:
         """Have frames from `seq` on made at another rung, durable when this returns; no stage may have met them."""
         if rung == self.rung:
             return
-        stamp = self.stamp
+        stamp = replace(self.stamp, model=self.model)
         if rung >= BICUBIC_RUNG and stamp.model:
             stamp = replace(stamp, runtime=CONVENTIONAL_RUNTIME)
         if rung >= LIGHTER_RUNG:
             stamp = replace(stamp, lighter=("encode",))
-        self.stamps.append([StampEntry(epoch=epoch, seq=seq, stamp=stamp)])
+        epoch, seq = self._stamped(stamp, epoch, seq)
         data = {"rung": rung, "reason": reason}
         self.event(Event(type="effort.changed", stream=self.job.stream, epoch=epoch, seq=seq, data=data))
+
+    def swap(self, model: str, epoch: int, seq: int) -> tuple[int, int]:
+        """Have frames from `seq` on made with other weights, durable when this returns; no stage may have met them.
+
+        Return the first frame (epoch, number) that it holds for. The rung stays: at one without a network the weights
+        hold as soon as it is left.
+        """
+        at = self._stamped(replace(self.stamps.entries[-1].stamp, model=model), epoch, seq)
+        self.model = model
+        self._put(replace(self._manifest, models={**self._manifest.models, "enhance": model}))
+        return at
+
+    def first_free(self, epoch: int, seq: int) -> tuple[int, int]:
+        """Return the first frame, from this one on, that a stamp may begin at.
+
+        A stream that was taken up may be behind its latest stamp, which then comes first.
+        """
+        last = self.stamps.entries[-1]
+        return max((epoch, seq), (last.epoch, last.seq))
+
+    def _stamped(self, stamp: Stamp, epoch: int, seq: int) -> tuple[int, int]:
+        epoch, seq = self.first_free(epoch, seq)
+        self.stamps.append([StampEntry(epoch=epoch, seq=seq, stamp=stamp)])
+        return epoch, seq
 
     def event(self, event: Event) -> None:
         """Write an event of the run, durable when this returns."""
@@ -238,7 +274,8 @@ class Ledger:
             seq=at.seq,
             width=epochs[-1].width if epochs else 0,
             height=epochs[-1].height if epochs else 0,
-            model=self.stamp.model,
+            model=self.model,
+            gain_db=self.gain_db,
             runtime=self.stamp.runtime,
             gaps=self.gaps,
             counts=dict(self.counts),
