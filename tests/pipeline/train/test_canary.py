@@ -96,7 +96,7 @@ def network(**config: int) -> bytes:
 
 
 def test_another_size_is_taken_if_it_is_not_much_dearer(contest: Contest) -> None:
-    """The shipped one is 32 × 1: 34,9xx multiplications a cell; 64 × 6 has fourteen times as many, 16 × 0 fewer."""
+    """The shipped one has 32 channels and a block; with 64 and 6 it is fourteen times as much."""
     for config in ({"channels": 16, "blocks": 0}, {"channels": 32, "blocks": 3, "expand": 2}):
         assert Canary().audition(contest, network(**config)).model == "mine@9"
     with pytest.raises(ModelFormatError, match=r"takes 1\d\.\d times the multiplications .* 8 times are the limit"):
