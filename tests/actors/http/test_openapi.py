@@ -28,7 +28,7 @@ BEYOND = (
     "/v1/streams/{id}/models/f-edsr",
     "/v1/streams/{id}/key-frames",
 )
-"""Routes with rules that a schema cannot say: what can be opened, that min is not above max, which bytes are a model."""
+"""Routes with rules that a schema cannot say: what can be opened, that min is not above max, what a model is."""
 
 _PLAIN = settings(
     max_examples=20,
