@@ -1,4 +1,4 @@
-"""Weights are swapped under a live stream on Ray: which frames get which, whatever dies; a replay gives the same bits."""
+"""Weights are swapped under a live stream on Ray: which frames get which, whatever dies; a replay is bit for bit equal."""
 
 from __future__ import annotations
 
