@@ -167,6 +167,10 @@ class PooledStage(Stage[ConfigT], Generic[ConfigT, InT, OutT]):
         raise NoBypass(self.spec.name)
 
 
+MOST_HELD = 32
+"""Frames that a decoder may have taken and not given."""
+
+
 class StreamStage(Stage[ConfigT], Generic[ConfigT, InT, OutT]):
     """One object per stream and epoch; input in order, each unit once."""
 
@@ -177,6 +181,10 @@ class StreamStage(Stage[ConfigT], Generic[ConfigT, InT, OutT]):
     @abstractmethod
     def finish(self) -> Sequence[OutT]:
         """Take the end of the epoch: return (or make durable) what was held back."""
+
+    def held(self) -> int:
+        """Return how many frames may still come of the packets taken so far, at most; asked of who makes frames."""
+        return MOST_HELD
 
     @abstractmethod
     def snapshot(self) -> Snapshot:

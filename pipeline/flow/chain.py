@@ -151,7 +151,7 @@ class Fed:
         outputs: per exported node.
         checkpoint: where another object could start.
         ended: it has taken the end of its input.
-        reached: no frame at or behind it has been met by any stage.
+        reached: no frame at or behind it was met by any stage, or will be in what was taken so far.
         frames: that the last stage is done with, in this call.
         captured_ns: Unix time at which the last of them arrived; 0 where there is none.
     """
@@ -179,6 +179,13 @@ class _Lane:
         self.emitted = 0
         self.finished = False
         self.history: list[Snapshot] = []
+
+    @property
+    def reached(self) -> int:
+        """No frame at or behind it was met, or will be in what was taken so far."""
+        if not self.packets:
+            return self.pos
+        return self.emitted + self.stage.held() if self.node.stage.spec.gives is not None else 0
 
     def start(self, snapshot: Snapshot | None) -> None:
         if snapshot is not None:
@@ -266,7 +273,7 @@ class StreamChain:
             outputs=self._out,
             checkpoint=self.checkpoint(),
             ended=ended,
-            reached=max((lane.emitted if lane.packets else lane.pos for lane in self._lanes), default=0),
+            reached=max((lane.reached for lane in self._lanes), default=0),
             frames=self._frames,
             captured_ns=self._captured_ns,
         )

@@ -6,6 +6,7 @@ decides where a stream is taken up, pins what would otherwise be chosen anew, an
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -40,6 +41,8 @@ _ANY_RUN = ("flow.", "source.", "service.", "live.max_lag_s", "live.priority")
 _BEHIND = 4096  # frames behind the watermark that may be made again: a segment's at most, 30 s at 60 a second are 1800
 
 BICUBIC_RUNG, LIGHTER_RUNG = 4, 5  # plan.ladder.Rung.BICUBIC, LIGHTER_ENCODE
+_GRID = 8  # frames: what batches end on, at most
+_PIECE = re.compile(r"(\d+)-\d+-(\d+)\.(?:m4s|parquet)$")
 _GAPS = 20  # that are remembered
 
 WRITTEN = ("hls/", "live/", "tables/", "stamps/", "packets/", "pictures/", "models/", "key-frames/")
@@ -98,6 +101,7 @@ class Ledger:
         self.stamp = self.stamps.at(0, 0)
         self.model = self.stamps.entries[-1].stamp.model
         self.gain_db: float | None = None
+        self._made = (0, 0) if self.fresh else None  # looked up when it is needed: whoever made it has stopped then
         self._schedule: tuple[tuple[int, int, int], Schedule] | None = None
         self._frames_before = self._manifest.counts.get("frames_of_earlier_epochs", 0)
         self._frames_at_start = self._frames_before + self._manifest.watermark.seq
@@ -208,10 +212,13 @@ class Ledger:
     def first_free(self, epoch: int, seq: int) -> tuple[int, int]:
         """Return the first frame, from this one on, that a stamp may begin at.
 
-        A stream that was taken up may be behind its latest stamp, which then comes first.
+        A stream that was taken up may be behind its latest stamp, which then comes first; and behind what one of its
+        sinks had made durable already, which stays as it was made.
         """
+        if self._made is None:
+            self._made = _made_to(self.store)
         last = self.stamps.entries[-1]
-        return max((epoch, seq), (last.epoch, last.seq))
+        return max((epoch, seq), (last.epoch, last.seq), self._made)
 
     def _stamped(self, stamp: Stamp, epoch: int, seq: int) -> tuple[int, int]:
         epoch, seq = self.first_free(epoch, seq)
@@ -326,6 +333,13 @@ class Ledger:
     def _state_event(self, state: str, reason: str) -> Event:
         data = {"state": state, "reason": reason}
         return Event(type="stream.state_changed", stream=self.job.stream, epoch=0, seq=-1, data=data)
+
+
+def _made_to(store: Store) -> tuple[int, int]:
+    """Return (epoch, frame) up to which anything of a stream's pictures is durable, up to the grid of batches."""
+    names = (_PIECE.search(name) for prefix in ("hls/main/", "tables/") for name in store.list(prefix))
+    epoch, seq = max(((int(name[1]), int(name[2])) for name in names if name), default=(0, 0))
+    return epoch, -(-seq // _GRID) * _GRID
 
 
 def wipe(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Weights are swapped under a live stream on Ray: which frames get which, whatever dies; a replay is bit for bit equal."""
+"""Weights are swapped under a live stream on Ray: which frames get which, whatever dies; and the replay of it."""
 
 from __future__ import annotations
 
