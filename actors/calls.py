@@ -230,6 +230,12 @@ class Reply:
     cpu_s: float = 0.0
 
 
+def bare(error: LimpidError) -> LimpidError:
+    """Return an error as it is sent: without its traceback, whose frames would keep a call's arrays alive."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
+
+
 def packed(message: object) -> bytes:
     """Return a message as bytes."""
     return pickle.dumps(message, protocol=5)

@@ -31,6 +31,7 @@ from actors.calls import (
     Reply,
     Warm,
     WorkOn,
+    bare,
     packed,
     unpacked,
 )
@@ -106,9 +107,9 @@ class Host:
             sent, beside = self._outbox.send(made)
             reply = replace(reply, outputs=sent)
         except StageError as error:
-            reply, beside = Reply(error=_bare(error), node=error.stage), ()
+            reply, beside = Reply(error=bare(error), node=error.stage), ()
         except LimpidError as error:
-            reply, beside = Reply(error=_bare(error), fatal=True), ()
+            reply, beside = Reply(error=bare(error), fatal=True), ()
         except Exception as error:  # noqa: BLE001  (the host's border: what is no stage's error is a bug, and is told)
             broken = Broken(f"{type(error).__name__}: {error}", where="host", hint="this is a bug: report it")
             reply, beside = Reply(error=broken, fatal=True), ()
@@ -141,7 +142,7 @@ class Host:
             else:
                 self._open_chain(order, order.stream)
         except LimpidError as error:
-            self._failed[order.stream, order.key] = _bare(error)
+            self._failed[order.stream, order.key] = bare(error)
         return Reply()
 
     def _open_pooled(self, order: OpenBox) -> None:
@@ -274,12 +275,6 @@ class _Preparation:
             self.error = error
         finally:
             self.done.set()
-
-
-def _bare(error: LimpidError) -> LimpidError:
-    """Return an error without its traceback, whose frames would keep the call's arrays alive."""
-    error.__traceback__ = error.__cause__ = error.__context__ = None
-    return error
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)

@@ -270,12 +270,15 @@ class Hosts:
             host = taken or min(ready, key=lambda host: len(host.calls))
             try:
                 reply = (await self.reply(self.issue(host, order, payloads))).reply
-            except (Died, InputLost):
-                self.died(host)
+            except Died:
                 continue
+            except InputLost as error:
+                raise CapacityError(f"what it works on is gone: {error}", where="ray", hint="try again") from error
+            finally:
+                if taken is not None:
+                    self.put_back(taken)
             if taken is not None:
                 taken.networks = True
-                self.put_back(taken)
             if reply.error is not None:
                 raise reply.error
             return reply

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from actors.calls import Device
+from actors.calls import Device, bare
 from actors.hosts import ANYWHERE, Hosts
 from actors.machine import Machine
 from actors.pool import Pool
@@ -331,12 +331,6 @@ def _modules(graphs: Iterable[Graph]) -> set[str]:
     nodes = [node for graph in graphs for node in graph.nodes]
     modules = {node.stage.__module__ for node in nodes}
     return modules | {"pipeline.models.load"} if any(node.networks for node in nodes) else modules
-
-
-def bare(error: LimpidError) -> LimpidError:
-    """Return an error as it can be sent, without its traceback."""
-    error.__traceback__ = error.__cause__ = error.__context__ = None
-    return error
 
 
 def failed(job: Job, error: LimpidError) -> Outcome:

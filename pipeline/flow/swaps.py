@@ -14,6 +14,7 @@ that nothing names, or a history that is ahead of the stamps, which `settled` me
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -49,15 +50,17 @@ class Swaps:
         self._ledger = ledger
         self._gains: deque[float] = deque(maxlen=JUDGED)
         self._judged_ns = -1  # key frames up to then have been judged, or chose the model
-        self._entries = modelhistory.settled(modelhistory.load_history(ledger.store), ledger.model)
-        current = self._current
-        if current is not None:
-            ledger.gain_db = current.gain_db
+        self._known: tuple[ModelEntry, ...] | None = None
+        with contextlib.suppress(StorageError):  # a history that cannot be read is no reason for a stream to fail
+            current = self._current
+            ledger.gain_db = current.gain_db if current is not None else None
 
     @property
     def entries(self) -> tuple[ModelEntry, ...]:
-        """The history, oldest first; none where nothing was pushed."""
-        return self._entries
+        """The history, oldest first; none where nothing was pushed. Raises StorageError."""
+        if self._known is None:
+            self._known = modelhistory.settled(modelhistory.load_history(self._ledger.store), self._ledger.model)
+        return self._known
 
     @property
     def generic(self) -> bool:
@@ -74,7 +77,7 @@ class Swaps:
         node, stamp = network_of(self._ledger.graph.nodes), self._ledger.stamp
         if node is None or not stamp.model:
             raise ModelRejected("no network enhances this stream", where="model", hint="run it with enhance.network")
-        taken = [e.version for e in self._entries if e.state != "rejected"]
+        taken = [e.version for e in self.entries if e.state != "rejected"]
         return Contest(
             store=self._ledger.job.store,
             base=getattr(node.config, "model", ""),
@@ -190,12 +193,12 @@ class Swaps:
 
     @property
     def _current(self) -> ModelEntry | None:
-        return next((entry for entry in self._entries if entry.state == "current"), None)
+        return next((entry for entry in self.entries if entry.state == "current"), None)
 
     def _begun(self) -> tuple[ModelEntry, ...]:
         """Return the history, which begins with the generic model."""
-        if self._entries:
-            return self._entries
+        if self.entries:
+            return self.entries
         generic = self._ledger.stamp.model
         return (ModelEntry(model=generic, version=modelhistory.version_of(generic), state="current", epoch=0, seq=0),)
 
@@ -205,12 +208,12 @@ class Swaps:
         try:
             return self._ledger.swap(model, *at)
         except StorageError:
-            self._entries = modelhistory.settled(entries, self._ledger.model)
+            self._known = modelhistory.settled(entries, self._ledger.model)
             raise
 
     def _write(self, entries: tuple[ModelEntry, ...]) -> None:
         modelhistory.save_history(self._ledger.store, entries)
-        self._entries = entries
+        self._known = entries
 
     def _end(self) -> tuple[int, int]:
         progress = self._ledger.progress()
