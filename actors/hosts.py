@@ -270,6 +270,7 @@ class Hosts:
             host = taken or min(ready, key=lambda host: len(host.calls))
             try:
                 reply = (await self.reply(self.issue(host, order, payloads))).reply
+                host.networks = True
             except Died:
                 continue
             except InputLost as error:
@@ -277,8 +278,6 @@ class Hosts:
             finally:
                 if taken is not None:
                     self.put_back(taken)
-            if taken is not None:
-                taken.networks = True
             if reply.error is not None:
                 raise reply.error
             return reply
