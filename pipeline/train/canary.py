@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -194,5 +195,5 @@ def _inner(planes_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return planes_NHW[:, BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]
 
 
-def _refuse(what: str, hint: str) -> None:
+def _refuse(what: str, hint: str) -> NoReturn:
     raise ModelFormatError(what, where="model", hint=hint)

@@ -33,7 +33,7 @@ def refused(service: Served) -> None:
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 1
     state["tail.bias"][0] = float("nan")
-    endless = pushed.signed(header, state, pushed.KEY)
+    endless = pushed.signed(header, state, None)
     state["tail.bias"] = torch.zeros(5)
     shapes = pushed.signed(header, state, pushed.KEY)
     cases: dict[str, tuple[bytes, int]] = {

@@ -161,6 +161,15 @@ def test_what_takes_the_stream_up_goes_on_with_the_weights_that_stamps_name(tmp_
     assert again.entries[-1].seq == 80
 
 
+def test_what_is_durable_already_keeps_the_weights_that_it_was_made_with(tmp_path: Path) -> None:
+    """A sink was ahead of the others when the stream's supervisor died: up to frame 50, so batches up to 56."""
+    opened(tmp_path)
+    open_store(str(tmp_path)).put_new("hls/main/0-25-50.m4s", b"made with the generic weights")
+    ledger = opened(tmp_path)
+    assert Swaps(ledger).promote(trial(3), lambda: at(16), now_s=1.0).seq == 56
+    assert models(ledger, 55, 56) == [2, 3]
+
+
 def test_a_death_between_history_and_stamp_leaves_the_weights_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
