@@ -298,7 +298,7 @@ class Ledger:
             config=self.job.settings.to_dict(),
             graph=self.graph.to_dict(),
             plan={"name": self.job.settings.flow.plan},
-            models={"enhance": stamp.model} if stamp.model else {},
+            models={"enhance": self.stamps.entries[-1].stamp.model} if stamp.model else {},
             runtime=stamp.runtime,
         )
 

@@ -21,13 +21,13 @@ from pipeline.config import Settings
 from pipeline.errors import ModelRejected
 from pipeline.flow.job import Job, Outcome, Progress
 from pipeline.store import keyframes
-from pipeline.store.modelhistory import load_history
+from pipeline.store.modelhistory import load_history, version_of
 from pipeline.store.objects import open_store
 from pipeline.store.stamps import StampLog
 from pipeline.wire.ids import StreamId
 from pipeline.wire.trials import Swap
 from tests import pushed
-from tests.actors.runs import made_by, pids, run
+from tests.actors.runs import pids, run
 from tests.service.live_peer import LiveServer, transport_stream
 from tests.service.serving import frames_of
 
@@ -57,8 +57,8 @@ class Scene:
             "live": {"max_lag_s": 60},
             "enhance": {"runtime": "openvino-int8", "model": str(pushed.write(folder / "poor.safetensors", 0.2, 2))},
             "outputs": {"packets": True},
-            "encode": {"segment_s": 1, "preset": "ultrafast"},
-            "record": {"part_frames": 25},
+            "encode": {"segment_s": 0.4, "preset": "ultrafast"},
+            "record": {"part_frames": 10},
             "flow": {"plan": plan},
         }
         source = f"tcp://127.0.0.1:{self.camera.port}"
@@ -114,6 +114,21 @@ class Scene:
     def push(self, factor: float, version: int) -> Any:
         return self.ask("push", [ray.put(pushed.model(factor, version))], {"cam": pushed.PUBLIC})
 
+    def spoil(self) -> Swap:
+        """Send key frames on which the weights in use lose; return what the stream goes back to by itself."""
+        store = open_store(str(self.store))
+        before = len(StampLog(store).entries)
+        for number in (2, 3):
+            keyframes.keep(store, pushed.body(number, upside_down=True), now_ns=time.time_ns())
+            ray.get(_supervisor().key_frame.remote("0"), timeout=20)
+        until = time.monotonic() + DEADLINE_S
+        while len(entries := StampLog(store).entries) == before:
+            assert time.monotonic() < until, "it was not taken back"
+            threading.Event().wait(0.1)
+        assert "dB against the generic model on the last 2 key frames" in load_history(store)[-1].reason
+        model = entries[-1].stamp.model
+        return Swap(model=model, version=version_of(model), epoch=entries[-1].epoch, seq=entries[-1].seq)
+
     def kill(self, role: str) -> None:
         found = pids()
         os.kill(next(pid for name, pid in found.items() if role in name), signal.SIGKILL)
@@ -126,26 +141,31 @@ def _supervisor() -> Any:
     raise LookupError("no supervisor")
 
 
-@pytest.mark.parametrize("plan", ["auto", "unchained"])
-def test_each_frame_gets_the_weights_of_its_stamp_whatever_dies(tmp_path: Path, plan: str) -> None:
+@pytest.mark.parametrize(
+    ("plan", "victim", "back"), [("auto", "supervisor", "by request"), ("unchained", "enhance", "by itself")]
+)
+def test_each_frame_gets_the_weights_of_its_stamp_whatever_dies(
+    tmp_path: Path, plan: str, victim: str, back: str
+) -> None:
+    """One way back is asked for and leads to the model before, the other is measured and leads to the generic one."""
     scene = Scene(tmp_path, plan)
     swaps: list[Swap] = []
 
     def act() -> None:
-        scene.until_frame(25)
+        scene.until_frame(10)
         swaps.append(scene.push(0.6, 3))
-        scene.kill("enhance")
-        scene.until_frame(swaps[-1].seq + 30)
         refused = scene.push(0.5, 4)
         assert isinstance(refused, ModelRejected) and refused.figures["psnr_after"] < refused.figures["psnr_before"]
-        scene.kill("supervisor")
+        scene.until_frame(swaps[-1].seq + 10)
+        scene.kill(victim)
         swaps.append(scene.push(1.0, 4))
-        scene.until_frame(swaps[-1].seq + 30)
-        swaps.append(scene.ask("roll_back"))
-        scene.until_frame(swaps[-1].seq + 30)
+        scene.until_frame(swaps[-1].seq + 20)
+        swaps.append(scene.ask("roll_back") if back == "by request" else scene.spoil())
+        scene.until_frame(swaps[-1].seq + 20)
 
     outcome = scene.play(act)
-    assert [swap.version for swap in swaps] == [3, 4, 3]
+    last = 3 if back == "by request" else 2
+    assert [swap.version for swap in swaps] == [3, 4, last]
     store = open_store(str(scene.store))
     entries = StampLog(store).entries
     assert [(e.seq, e.stamp.model) for e in entries] == [
@@ -153,8 +173,8 @@ def test_each_frame_gets_the_weights_of_its_stamp_whatever_dies(tmp_path: Path, 
         *((swap.seq, f"f-edsr-x2@{swap.version}") for swap in swaps),
     ]
     assert [(e.version, e.state) for e in load_history(store)] == [
-        (2, "superseded"),
-        (3, "current"),
+        (2, "current" if last == 2 else "superseded"),
+        (3, "current" if last == 3 else "superseded"),
         (4, "rejected"),
         (4, "rolled-back"),
     ]
@@ -175,47 +195,25 @@ def test_each_frame_gets_the_weights_of_its_stamp_whatever_dies(tmp_path: Path, 
         alone = media(alone_with(model, scene.store, tmp_path / model))
         for entry, stop in zip(entries, borders[1:], strict=True):
             if entry.stamp.model == model:
-                for name in segments(made, entry.seq, stop):
+                for name in segments(alone, entry.seq, stop):
                     assert made[name] == alone[name], (name, model)
                     compared += 1
         others = [
             n
             for e, stop in zip(entries, borders[1:], strict=True)
             if e.stamp.model != model
-            for n in segments(made, e.seq, stop)
+            for n in segments(alone, e.seq, stop)
         ]
         assert any(made[name] != alone[name] for name in others), f"{model} cannot be told from the others"
     assert compared >= 4
 
 
-def test_a_measured_loss_takes_weights_back_by_itself(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, "auto")
-
-    def act() -> None:
-        scene.until_frame(25)
-        assert scene.push(1.0, 3).version == 3
-        for number in (2, 3):
-            body = pushed.body(number, upside_down=True)
-            keyframes.keep(open_store(str(scene.store)), body, now_ns=time.time_ns())
-            ray.get(_supervisor().key_frame.remote("0"), timeout=20)
-        until = time.monotonic() + DEADLINE_S
-        while load_history(open_store(str(scene.store)))[-1].state != "rolled-back":
-            assert time.monotonic() < until, "it was not taken back"
-            threading.Event().wait(0.1)
-
-    scene.play(act)
-    generic, taken_back = load_history(open_store(str(scene.store)))
-    assert (generic.state, taken_back.state) == ("current", "rolled-back")
-    assert "dB against the generic model on the last 2 key frames" in taken_back.reason
-    assert [e.stamp.model for e in StampLog(open_store(str(scene.store))).entries][-1] == "f-edsr-x2@2"
+def media(folder: Path) -> dict[str, bytes]:
+    """The segments of what was made."""
+    return {f"hls/main/{path.name}": path.read_bytes() for path in (folder / "hls" / "main").glob("000000-*.m4s")}
 
 
-def media(folder: Path) -> dict[str, object]:
-    """The segments of what was made, complete ones."""
-    return {name: data for name, data in made_by(folder).items() if name.startswith("hls/main/0-")}
-
-
-def segments(made: dict[str, object], start: int, stop: int) -> list[str]:
+def segments(made: dict[str, bytes], start: int, stop: int) -> list[str]:
     """Names of the segments that lie in [start, stop)."""
     spans = {name: tuple(map(int, Path(name).stem.split("-")[1:])) for name in made}
     return [name for name, (first, end) in spans.items() if start <= first and end <= stop]
