@@ -7,6 +7,7 @@ limits of their own. What is too large is refused as soon as that is known, also
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -37,6 +38,8 @@ FORMS = frozenset({"/ingest/on-publish"})
 CSP = "default-src 'none'; frame-ancestors 'none'"
 """For answers that are no page."""
 
+_DISCARDED = 3  # times the limit that are read beyond it, so that the sender hears why it is refused
+_DISCARD_S = 10.0
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _BYTES = "application/octet-stream"
 _FORM = "application/x-www-form-urlencoded"
@@ -84,6 +87,7 @@ async def _with_body(scope: Scope, receive: Receive) -> Receive:
     most = next((limit for path, limit in BINARY.items() if path.fullmatch(scope["path"])), 0)
     limit, patience_s = (most, UPLOAD_S) if most else (MAX_BODY_BYTES, BODY_S)
     if declared.isdigit() and int(declared[:20]) > limit:
+        await _discard(receive, headers, limit)
         raise _too_large(limit)
     body = bytearray()
     try:
@@ -95,6 +99,8 @@ async def _with_body(scope: Scope, receive: Receive) -> Receive:
                     raise of_status(400, "the body broke off")
                 body += message.get("body", b"")
                 if len(body) > limit:
+                    body.clear()
+                    await _discard(receive, headers, limit)
                     raise _too_large(limit)
                 more = message.get("more_body", False)
     except TimeoutError as error:
@@ -111,6 +117,22 @@ async def _with_body(scope: Scope, receive: Receive) -> Receive:
         return await receive()
 
     return again
+
+
+async def _discard(receive: Receive, headers: Headers, limit: int) -> None:
+    """Read what is left of a body that is too large, as far as that makes sense.
+
+    Who is still sending when the connection is closed sees it reset, and never the answer. One that asked before
+    sending (`Expect: 100-continue`) has sent nothing yet.
+    """
+    left = _DISCARDED * limit
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_S):
+            while left > 0 and "expect" not in headers:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
 
 
 def _check_type(content_type: str, *, form: bool, binary: bool) -> None:
