@@ -21,6 +21,7 @@ from pipeline.wire.acks import Checkpoint, Schedule, Stamp
 from pipeline.wire.ids import Span, StreamId
 from pipeline.wire.packets import Codec
 from pipeline.wire.status import Gap, SourceState
+from pipeline.wire.trials import Contest, Gain, Trial
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +91,7 @@ class OpenBox:
 class WorkOn:
     """Process a span with the box of `key` (of `stream` and `generation`, if it is no pooled one).
 
-    `schedule`: of the epoch; a pooled box goes by what it says of the span's first frame.
+    `schedule`: of the epoch; a pooled box goes by what it says of the span's first frame. `store`: the stream's.
     """
 
     key: str
@@ -100,6 +101,7 @@ class WorkOn:
     inputs: tuple[tuple[Lent, ...], ...]
     finish: bool
     schedule: Schedule
+    store: str = ""
     set_aside: tuple[str, ...] = ()
     free: tuple[Block, ...] = ()
 
@@ -151,7 +153,35 @@ class Choose:
     device: str = "cpu"
 
 
-Order = OpenBox | WorkOn | OpenUri | ReadOn | Close | Hello | Warm | Choose
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepare:
+    """Get a box ready for a stamp that is to come, in a thread beside its work; asked again until the reply says so.
+
+    `key`, `stream`: of the box, as in WorkOn. `store`: of the stream whose stamp it is.
+    """
+
+    key: str
+    stream: StreamId | None
+    store: str
+    stamp: Stamp
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audition:
+    """Try a model file, which is the call's payload, on a stream's key frames."""
+
+    contest: Contest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """Say what the weights in use gain on the key frames that were captured after `after_ns`."""
+
+    contest: Contest
+    after_ns: int
+
+
+Order = OpenBox | WorkOn | OpenUri | ReadOn | Close | Hello | Warm | Choose | Prepare | Audition | Measure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +197,8 @@ class Reply:
         pid: of the process.
         reads: of Hello: the live streams whose source the process holds open.
         stamp: of Choose.
+        ready: of Prepare: nothing is to be waited for any more.
+        trial, gains: of Audition and Measure.
         reached: as in flow.signals.Done.
         source: of ReadOn: how the source is doing; without outputs, nothing came for a while.
         gap: of an epoch's first packets: what is missing before them.
@@ -186,6 +218,9 @@ class Reply:
     pid: int = 0
     reads: tuple[StreamId, ...] = ()
     stamp: Stamp | None = None
+    ready: bool = True
+    trial: Trial | None = None
+    gains: tuple[Gain, ...] = ()
     source: SourceState | None = None
     gap: Gap | None = None
     reached: int = 0
@@ -193,6 +228,12 @@ class Reply:
     captured_ns: int = 0
     service_s: float = 0.0
     cpu_s: float = 0.0
+
+
+def bare(error: LimpidError) -> LimpidError:
+    """Return an error as it is sent: without its traceback, whose frames would keep a call's arrays alive."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 def packed(message: object) -> bytes:

@@ -27,7 +27,7 @@ from actors.hosts import ANYWHERE
 from actors.slab import Claim
 from actors.supervisor import News, Supervisor, Terms
 from pipeline.config import Settings
-from pipeline.errors import LimpidError
+from pipeline.errors import CapacityError, LimpidError
 from pipeline.flow.job import Job, Outcome
 
 NAMESPACE = "limpid"
@@ -94,6 +94,26 @@ class Crew:
         """Call a method of the supervisor that changes something; it is not waited for."""
         if self._supervisor is not None:
             getattr(self._supervisor, method).remote(*args)
+
+    def ask(self, method: str, *args: Any, within_s: float) -> Any:
+        """Return what a method of the supervisor returns; any thread may call this, beside the loop.
+
+        Raises:
+            CapacityError: it does not answer now; it may later.
+            LimpidError: it was given back.
+        """
+        supervisor = self._supervisor
+        hint, retry_s = "ask again", 1.0
+        if supervisor is None:
+            raise CapacityError("the supervisor is being made", where="service", hint=hint, retry_after_s=retry_s)
+        try:
+            answer = ray.get(getattr(supervisor, method).remote(*args), timeout=within_s)
+        except RayError as error:
+            what = f"the supervisor did not answer ({type(error).__name__})"
+            raise CapacityError(what, where="service", hint=hint, retry_after_s=retry_s) from error
+        if isinstance(answer, LimpidError):
+            raise answer
+        return answer
 
     # --- the loop --------------------------------------------------------------------------------------------
 

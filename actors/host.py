@@ -8,15 +8,33 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
-from actors.calls import Choose, Close, Hello, OpenBox, OpenUri, ReadOn, Reply, Warm, WorkOn, packed, unpacked
+from actors.calls import (
+    Audition,
+    Choose,
+    Close,
+    Hello,
+    Measure,
+    OpenBox,
+    OpenUri,
+    Prepare,
+    ReadOn,
+    Reply,
+    Warm,
+    WorkOn,
+    bare,
+    packed,
+    unpacked,
+)
 from actors.slab import Reader, Slab
 from actors.transport import Inbox, Outbox
 from pipeline.errors import LimpidError, StageError
@@ -30,6 +48,7 @@ from pipeline.wire.packets import PacketBatch, Track
 
 if TYPE_CHECKING:
     from pipeline.flow.sources import PacketReader
+    from pipeline.train.canary import Canary
 
 
 class Broken(LimpidError):
@@ -52,6 +71,8 @@ class Host:
         self._chains: dict[tuple[StreamId, str], tuple[int, StreamChain]] = {}
         self._failed: dict[tuple[StreamId | None, str], LimpidError] = {}
         self._sources: dict[StreamId, PacketReader] = {}
+        self._preparing: dict[Prepare, _Preparation] = {}
+        self._canary: Canary | None = None
 
     def answer(self, order: Any, payloads: Sequence[Any]) -> tuple[Reply, tuple[Any, ...]]:
         """Carry out an order; return the reply, and what goes beside it through the object store."""
@@ -77,12 +98,18 @@ class Host:
                     reply = Reply()
                 case Choose():
                     reply = Reply(stamp=choose_stamp(order.graph, order.device))
+                case Prepare():
+                    reply = self._prepare(order)
+                case Audition():
+                    reply = Reply(trial=self._judging().audition(order.contest, payloads[0]))
+                case Measure():
+                    reply = Reply(gains=self._judging().gains(order.contest, order.after_ns))
             sent, beside = self._outbox.send(made)
             reply = replace(reply, outputs=sent)
         except StageError as error:
-            reply, beside = Reply(error=_bare(error), node=error.stage), ()
+            reply, beside = Reply(error=bare(error), node=error.stage), ()
         except LimpidError as error:
-            reply, beside = Reply(error=_bare(error), fatal=True), ()
+            reply, beside = Reply(error=bare(error), fatal=True), ()
         except Exception as error:  # noqa: BLE001  (the host's border: what is no stage's error is a bug, and is told)
             broken = Broken(f"{type(error).__name__}: {error}", where="host", hint="this is a bug: report it")
             reply, beside = Reply(error=broken, fatal=True), ()
@@ -115,7 +142,7 @@ class Host:
             else:
                 self._open_chain(order, order.stream)
         except LimpidError as error:
-            self._failed[order.stream, order.key] = _bare(error)
+            self._failed[order.stream, order.key] = bare(error)
         return Reply()
 
     def _open_pooled(self, order: OpenBox) -> None:
@@ -142,7 +169,14 @@ class Host:
         if order.stream is None:
             chain = self._pooled[order.key]
             stamp = replace(stamp_at(order.schedule, order.span.start), set_aside=order.set_aside)
-            made = chain.run(order.span, inputs, stamp=stamp, generation=order.generation, finish=order.finish)
+            made = chain.run(
+                order.span,
+                inputs,
+                stamp=stamp,
+                store=order.store,
+                generation=order.generation,
+                finish=order.finish,
+            )
             captured = captured_ns(inputs[0][-1])
             return Reply(frames=len(order.span), captured_ns=captured), {name: [item] for name, item in made.items()}
         generation, stream_chain = self._chains[order.stream, order.key]
@@ -183,6 +217,33 @@ class Host:
         )
         return reply, {SOURCE: (batch,)}
 
+    def _prepare(self, order: Prepare) -> Reply:
+        """Begin to get ready, or say whether it is done; then raise what went wrong."""
+        found = self._preparing.get(order)
+        if found is None:
+            if order.stream is None:
+                pooled = self._pooled.get(order.key)
+                get_ready = partial(pooled.prepare, order.stamp, store=order.store) if pooled is not None else None
+            else:
+                _, chain = self._chains.get((order.stream, order.key), (0, None))
+                get_ready = partial(chain.prepare, order.stamp) if chain is not None else None
+            if get_ready is None:
+                return Reply()  # it has been closed meanwhile
+            found = self._preparing[order] = _Preparation(get_ready)
+        if not found.done.is_set():
+            return Reply(ready=False)
+        del self._preparing[order]
+        if found.error is not None:
+            raise found.error
+        return Reply()
+
+    def _judging(self) -> Canary:
+        from pipeline.train.canary import Canary  # noqa: PLC0415  # PyTorch: only some hosts load it
+
+        if self._canary is None:
+            self._canary = Canary()
+        return self._canary
+
     def _close(self, stream: StreamId, *, source: bool = True) -> Reply:
         for key in [k for k in self._chains if k[0] == stream]:
             self._chains.pop(key)[1].close()
@@ -198,10 +259,22 @@ class Host:
             self._slab.free(blocks)
 
 
-def _bare(error: LimpidError) -> LimpidError:
-    """Return an error without its traceback, whose frames would keep the call's arrays alive."""
-    error.__traceback__ = error.__cause__ = error.__context__ = None
-    return error
+class _Preparation:
+    """What a box gets ready in a thread of its own: its work does not wait."""
+
+    def __init__(self, get_ready: Callable[[], None]) -> None:
+        self.done = threading.Event()
+        self.error: Exception | None = None
+        self._get_ready = get_ready
+        threading.Thread(target=self._run, name="host-prepare", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._get_ready()
+        except Exception as error:  # noqa: BLE001  (the host's border is where it is raised again)
+            self.error = error
+        finally:
+            self.done.set()
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)

@@ -255,6 +255,34 @@ class Hosts:
             hint="name one: enhance.runtime",
         )
 
+    async def aside(self, order: object, payloads: Sequence[Any] = ()) -> Reply:
+        """Have a spare that has networks carry out an order that is no stream's work; it stays a spare meanwhile.
+
+        Who takes it waits for the rest only: nobody has to start a process because of it.
+
+        Raises:
+            CapacityError, StageError: no process could be started, or each died of it.
+            LimpidError: what the order raised.
+        """
+        for _ in range(_CHOICES):
+            ready = [host for host in self._spare if host.networks]
+            taken = None if ready else await self.take(networks=True)
+            host = taken or min(ready, key=lambda host: len(host.calls))
+            try:
+                reply = (await self.reply(self.issue(host, order, payloads))).reply
+                host.networks = True
+            except Died:
+                continue
+            except InputLost as error:
+                raise CapacityError(f"what it works on is gone: {error}", where="ray", hint="try again") from error
+            finally:
+                if taken is not None:
+                    self.put_back(taken)
+            if reply.error is not None:
+                raise reply.error
+            return reply
+        raise StageError("processes die while they try it", stage="enhance", span="", hint="see the log of Ray")
+
     def put_back(self, host: Host) -> None:
         """Return a host that nobody uses any more."""
         if host.alive:

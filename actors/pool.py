@@ -66,6 +66,11 @@ class Pool:
         return self._box.name
 
     @property
+    def networks(self) -> bool:
+        """Whether the box runs networks."""
+        return self._box.networks
+
+    @property
     def workers(self) -> list[Host]:
         """Return the hosts that work here."""
         return [*self._workers.values(), *self._alone]

@@ -146,6 +146,7 @@ class Record:
             frames=known.frames_done,
             model=known.model,
             runtime=known.runtime,
+            gain_db=known.gain_db,
             gaps=known.gaps,
             counts=dict(self.counts or known.counts),
         )

@@ -13,10 +13,10 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -38,17 +38,20 @@ from pipeline.media.source import is_live
 from pipeline.plan.admit import Running, Wanted, admit, capacity_of, cluster_cpus, starting_rung
 from pipeline.request import StreamRequest
 from pipeline.store import manifest as manifests
+from pipeline.store import tokens
 from pipeline.store.objects import open_store
 from pipeline.store.redact import redact
 from pipeline.store.servicelog import ServiceLog
 from pipeline.wire.events import Event
 from pipeline.wire.ids import StreamId
 from pipeline.wire.status import Capacity, StageStatus, StreamStatus, Verdict
+from pipeline.wire.trials import Swap
 
 NAME = "limpid-registry"
 _COLLECT_S = 0.5  # between two looks for new events
 _REFUSED_S = 120.0  # that a stream that did not fit counts as wanted: a node takes so long to come
 _END_S = 1.5  # that deleting waits for a stream to end; it ends all the same
+_SWAP_S = 60.0  # that trying a model and getting it ready may take
 _FRESH_S = 15.0  # since the supervisor's last news, until the service counts as not ready
 
 
@@ -172,6 +175,36 @@ class Registry:
             return
         self._order(lambda: self._crew.stop(stream))
         gone.wait(_END_S)
+
+    # --- weights ---------------------------------------------------------------------------------------------
+
+    def push(self, stream: str, data: Sequence[Any]) -> Swap:
+        """Try a model on a stream, and have it hold if it is better.
+
+        Args:
+            stream: whose.
+            data: a reference to the model's file, in a list, so that it travels as one.
+
+        Raises:
+            NotFound: there is no such stream.
+            SignatureError, ModelFormatError, ModelRejected: the model is not taken.
+        """
+        with self._lock:
+            self._record(stream)
+        keys = {one.id: one.public_key for one in tokens.publishers(self._store) if one.stream == stream}
+        return cast(Swap, self._crew.ask("push", stream, list(data), keys, within_s=_SWAP_S))
+
+    def roll_back(self, stream: str) -> Swap:
+        """Have a stream go back to the weights before those in use. Raises NotFound, ModelRejected."""
+        with self._lock:
+            self._record(stream)
+        return cast(Swap, self._crew.ask("roll_back", stream, within_s=_SWAP_S))
+
+    def key_frame(self, stream: str) -> None:
+        """Hear that a key frame of a stream is in its directory. Raises NotFound."""
+        with self._lock:
+            self._record(stream)
+        self._order(lambda: self._crew.tell("key_frame", stream))
 
     # --- stages and capacity ---------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ from pipeline.plan.admit import Running
 from pipeline.plan.ladder import Ladder, LadderRule, Rung
 from pipeline.plan.turns import Standing
 from pipeline.stage import StageEnv
+from pipeline.wire.ids import StreamId
 
 _PACE_S = 0.07  # between two reads of a live source where cores are few: two frames at 25 a second
 _DEATHS = 5  # of one box's process in a row, without an answer in between and with nothing to blame
@@ -177,9 +178,23 @@ class StreamRun:
     def _take_rung(self, rung: int, why: str) -> None:
         lag_s = self._meters.lag_now_s(time.monotonic())
         reason = why or f"lag is {lag_s:.2f} s, to be kept below {self._max_lag_s:g} s"
-        seq = self._flow.epoch.frontier()
-        self.ledger.take_rung(rung, self._flow.epoch.epoch, seq, reason)
+        self.ledger.take_rung(rung, *self.frontier(), reason)
         self._meters.rung = rung
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, or is about to."""
+        return self._verdict.done()
+
+    def frontier(self) -> tuple[int, int]:
+        """Return the first frame (epoch, number) that no stage has met, nor will in what was submitted."""
+        return self._flow.epoch.epoch, self._flow.epoch.frontier()
+
+    def enhancers(self) -> list[tuple[Host, str, StreamId | None]]:
+        """Return where the stream's networks run: the process, and the box's key and stream, as WorkOn has them."""
+        pooled = [(host, pool.key, None) for pool in self._pools if pool.networks for host in pool.workers]
+        seats = [seat for seat in self._seats.values() if seat.networks and seat.host is not None and seat.host.alive]
+        return [*pooled, *((seat.host, seat.name, self._job.stream) for seat in seats if seat.host is not None)]
 
     def pids(self) -> dict[str, int]:
         """Return which process has which role, for tests and for people who look into a run."""
@@ -474,6 +489,7 @@ class StreamRun:
             inputs=(),
             finish=action.finish,
             schedule=self.ledger.schedule(action.span.epoch),
+            store=self._job.store,
             set_aside=action.set_aside,
         )
 

@@ -16,6 +16,7 @@ from pipeline.config import Settings
 from pipeline.errors import CapacityError, LimpidError
 from pipeline.request import StreamRequest
 from pipeline.wire.status import Capacity, StageStatus, StreamStatus, Verdict
+from pipeline.wire.trials import Swap
 
 _AT_ONCE = 32  # questions that the registry answers at a time
 _END_S = 60.0  # that ending may take
@@ -101,6 +102,16 @@ class RayService:
 
     async def delete(self, stream: str, *, data: bool = False) -> None:
         await self._ask("delete", stream, data=data)
+
+    async def push_model(self, stream: str, data: bytes) -> Swap:
+        # By reference: the registry and the supervisor pass it on without looking at it.
+        return cast(Swap, await self._ask("push", stream, [ray.put(data)]))
+
+    async def roll_back(self, stream: str) -> Swap:
+        return cast(Swap, await self._ask("roll_back", stream))
+
+    async def key_frame_came(self, stream: str) -> None:
+        await self._ask("key_frame", stream)
 
     async def stages(self) -> Sequence[StageStatus]:
         return cast("list[StageStatus]", await self._ask("stages"))

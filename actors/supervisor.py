@@ -13,15 +13,16 @@ from typing import Any
 
 import ray
 
-from actors.calls import Device
+from actors.calls import Device, bare
 from actors.hosts import ANYWHERE, Hosts
 from actors.machine import Machine
 from actors.pool import Pool
 from actors.run import StreamRun, device_of, key_of
 from actors.seats import Places
 from actors.sizes import lanes_of
+from actors.weights import StreamWeights
 from pipeline.config import Settings
-from pipeline.errors import LimpidError
+from pipeline.errors import LimpidError, ModelRejected
 from pipeline.flow.boxes import Box, groups_of, make_boxes
 from pipeline.flow.job import Job, Outcome, Progress
 from pipeline.flow.ledger import Ledger
@@ -31,6 +32,7 @@ from pipeline.plan.scale import ScaleRule
 from pipeline.plan.turns import giver, returning
 from pipeline.wire.acks import Stamp
 from pipeline.wire.status import StageStatus
+from pipeline.wire.trials import Swap
 
 _POLL_S = 0.25
 _TURN_S = 5.0  # between two streams that go back a rung or give one: what the first one did has to show
@@ -90,6 +92,7 @@ class Supervisor:
         self._started = asyncio.Event()
         self._pools: dict[str, Pool] = {}
         self._runs: dict[str, StreamRun] = {}
+        self._weights: dict[str, StreamWeights] = {}
         self._progress: dict[str, Progress] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._begun: set[str] = set()
@@ -178,6 +181,31 @@ class Supervisor:
         if key in self._runs:
             self._runs[key].aim(max_lag_s, priority)
 
+    async def push(self, key: str, data: Sequence[Any], keys: dict[str, str]) -> Swap | LimpidError:
+        """Try a model on a stream, and have it hold if it is better; an error is given back, not raised.
+
+        Args:
+            key: of the stream.
+            data: a reference to the model's file.
+            keys: public keys of those who may sign it, by the publisher's id.
+        """
+        try:
+            return await self._weights_of(key).push(data[0], keys)
+        except LimpidError as error:
+            return bare(error)
+
+    async def roll_back(self, key: str) -> Swap | LimpidError:
+        """Have a stream go back to the weights before those in use; an error is given back."""
+        try:
+            return await self._weights_of(key).roll_back()
+        except LimpidError as error:
+            return bare(error)
+
+    async def key_frame(self, key: str) -> None:
+        """Hear that a key frame of a stream is in its directory."""
+        if key in self._weights:
+            self._weights[key].key_frame_came()
+
     async def limit(self, name: str, limits: dict[str, Any]) -> None:
         """Change fields of the rule by which the pools of a stage are sized."""
         for pool in self._pools.values():
@@ -218,6 +246,7 @@ class Supervisor:
                     pool_of=self._pool_of(job),
                     progressed=lambda: self._progressed(key, run.status()),
                 )
+                self._weights[key] = StreamWeights(run, hosts)
                 if key in self._stopping:
                     run.stop()
                 outcome = await run.run()
@@ -228,9 +257,15 @@ class Supervisor:
             what = f"the supervisor raised {type(error).__name__}: {error}"
             outcome = failed(job, LimpidError(what, where=job.stream, hint="this is a bug: report it"))
         self._runs.pop(key, None)
+        self._weights.pop(key, None)
         self._stopping.discard(key)
         self._outcomes[key] = outcome
         self._news.set()
+
+    def _weights_of(self, key: str) -> StreamWeights:
+        if key not in self._weights:
+            raise ModelRejected("the stream does not run", where="model", hint="push when it does")
+        return self._weights[key]
 
     def _pool_of(self, job: Job) -> Any:
         def pool_of(box: Box) -> Pool:

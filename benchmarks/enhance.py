@@ -17,11 +17,11 @@ from peers.opencv4 import PYTHON, OpenCvPeers
 from report import SHARED, Row, Times, alternating, parser, print_table, write_json
 
 from pipeline.commands import eval_sr
+from pipeline.models import model_path
 from pipeline.models.load import load_model
 from pipeline.models.runtime import RUNTIMES
 from pipeline.models.runtime.choose import pattern
 from pipeline.models.runtime.openvino_ import core
-from pipeline.stages.enhance import model_path
 from pipeline.wire.frames import Size
 
 OURS = "F-EDSR openvino-int8"

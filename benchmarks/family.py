@@ -19,9 +19,9 @@ from peers.tuned import TunedNetwork
 from report import SHARED, Row, Times, alternating, parser, print_table, write_json
 
 from pipeline.commands import eval_sr
+from pipeline.models import model_path
 from pipeline.models.load import load_model
 from pipeline.models.runtime.choose import pattern
-from pipeline.stages.enhance import model_path
 from pipeline.wire.frames import Size
 
 FAMILY = ("f-edsr-x2-nano", "f-edsr-x2-small", "f-edsr-x2", "f-edsr-x2-medium", "f-edsr-x2-large")

@@ -24,11 +24,11 @@ from torch.nn import functional
 from pipeline.commands import eval_sr
 from pipeline.media.degrade import Picture
 from pipeline.media.synthetic import Scene, SceneConfig
+from pipeline.models import model_path
 from pipeline.models.fedsr import FEdsr, FEdsrConfig
 from pipeline.models.load import load_model
 from pipeline.models.runtime import open_engine
 from pipeline.stage import StageEnv, Work
-from pipeline.stages.enhance import model_path
 from pipeline.stages.guard import Guard, GuardConfig
 from pipeline.train.metrics import psnr_db
 from pipeline.wire.acks import Stamp

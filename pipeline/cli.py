@@ -32,6 +32,8 @@ COMMANDS = {
     "stop": Command("actors.commands.stop:main", "stop streams"),
     "events": Command("actors.commands.events:main", "print what happens, as it happens"),
     "token": Command("actors.commands.token:main", "make, list and revoke tokens of the service"),
+    "model": Command("actors.commands.model:main", "model files, and the models of streams"),
+    "key": Command("pipeline.commands.key:main", "make a key by which a publisher signs models"),
     "replay": Command("pipeline.commands.replay:main", "repeat a recorded run; gives the same output"),
     "serve": Command("serve_app:main", "run the service: HTTP API, live streams, web page"),
     "probe": Command("pipeline.commands.probe:main", "say what a source is and whether it can be used"),

@@ -93,7 +93,7 @@ class GuardSettings(Section):
 
     stability: Annotated[float, Field(ge=0, le=1)] = 0.9
     """0 to 1: blocks less stable than this go back to the conventional up-scale; 0 keeps all."""
-    tolerance: Annotated[float, Field(ge=0, le=255)] = 1.0
+    tolerance: Annotated[float, Field(ge=0, le=255)] = 1.5
     """Code values, 0 to 255: how much further from the source (root mean square) an enhanced block may lie."""
     detail: Annotated[float, Field(ge=0)] = 0.5
     """Energy that a block may have above the source's band, ÷ its variance."""

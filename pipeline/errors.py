@@ -10,7 +10,8 @@ LimpidError
 │   └── CorruptMedia            it is damaged beyond what decoding can skip
 ├── ModelError                  a network or its weights
 │   ├── ModelFormatError        not a model file, wrong shapes, values that are not finite
-│   └── SignatureError          the signature is absent or wrong
+│   ├── SignatureError          the signature is absent or wrong
+│   └── ModelRejected           a good file that a stream does not take: no better than what it has, or older
 ├── CapacityError               what is asked for does not fit (with `retry_after_s`)
 ├── StorageError                where results go
 │   ├── NotFound                no such object
@@ -89,6 +90,16 @@ class ModelFormatError(ModelError, ValueError):
 
 class SignatureError(ModelError):
     """A model's signature is absent or wrong."""
+
+
+class ModelRejected(ModelError):
+    """A stream does not take a model that is one; `figures` say by how much it misses."""
+
+    def __init__(
+        self, what: str, *, where: str = "", hint: str = "", figures: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.figures = dict(figures or {})
 
 
 class CapacityError(LimpidError):

@@ -451,8 +451,8 @@ class _Loader:
         model = getattr(config, "model", None)
         if entry.stage is None or not entry.stage.spec.models or not isinstance(model, str):
             return
-        from pipeline.models import SHIPPED  # noqa: PLC0415  # graphs without networks do not wait for the stage
-        from pipeline.stages.enhance import CONVENTIONAL, model_path  # noqa: PLC0415
+        from pipeline.models import SHIPPED, model_path  # noqa: PLC0415  # graphs without networks do not wait for the stage
+        from pipeline.stages.enhance import CONVENTIONAL  # noqa: PLC0415
 
         if model not in CONVENTIONAL and not model_path(model, getattr(config, "scale", 2)).is_file():
             shipped = nearest(model, [path.stem for path in SHIPPED.glob("*.safetensors")])

@@ -107,6 +107,7 @@ class Work(Generic[InT]):
         side: the other inputs in the order of the graph's edges, each cut to item's frames.
         before, after: the halo: neighbouring frames of the driving input, None where there are none (the epoch's ends).
         stamp: what decides the output beside the input.
+        store: URL or path of the stream's directory, where weights of its own lie; "" where there is none.
         generation: of the try; a new one at each, old ones write nothing durable.
     """
 
@@ -116,6 +117,7 @@ class Work(Generic[InT]):
     before: InT | None = None
     after: InT | None = None
     stamp: Stamp = field(default_factory=Stamp)
+    store: str = ""
     generation: int = 0
 
 
@@ -151,12 +153,22 @@ class PooledStage(Stage[ConfigT], Generic[ConfigT, InT, OutT]):
     def process(self, work: Work[InT]) -> OutT:
         """Return the output for `work`; its span is `work.span`. Raises StageError."""
 
+    def prepare(self, stamp: Stamp, *, store: str) -> None:
+        """Get ready for work with a stamp that is to come, of the stream whose directory is `store`.
+
+        Called in another thread than `process`, which goes on meanwhile; work with that stamp may come all the same.
+        """
+
     def bypass(self, work: Work[InT]) -> OutT:
         """Return what stands in for the output when the batch kills whoever processes it.
 
         A stage that cannot pass work on unprocessed leaves this as it is: the stream then fails with the stage's error.
         """
         raise NoBypass(self.spec.name)
+
+
+MOST_HELD = 32
+"""Frames that a decoder may have taken and not given."""
 
 
 class StreamStage(Stage[ConfigT], Generic[ConfigT, InT, OutT]):
@@ -169,6 +181,10 @@ class StreamStage(Stage[ConfigT], Generic[ConfigT, InT, OutT]):
     @abstractmethod
     def finish(self) -> Sequence[OutT]:
         """Take the end of the epoch: return (or make durable) what was held back."""
+
+    def held(self) -> int:
+        """Return how many frames may still come of the packets taken so far, at most; asked of who makes frames."""
+        return MOST_HELD
 
     @abstractmethod
     def snapshot(self) -> Snapshot:

@@ -69,7 +69,7 @@ class Client:
         self._token = token
 
     def call(self, method: str, path: str, *, query: Query | None = None, body: Any = None) -> Any:
-        """Return the JSON that a call gives, None where it gives none.
+        """Return the JSON that a call gives, None where it gives none. A body of bytes is sent as it is.
 
         Raises:
             Unreachable: no service answers there.
@@ -132,8 +132,9 @@ class Client:
         sent = {"Accept": "application/json", **headers}
         if self._token:
             sent["Authorization"] = f"Bearer {self._token}"
-        if body is not None:
-            sent["Content-Type"] = "application/json"
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        if data is not None:
+            sent["Content-Type"] = "application/octet-stream" if data is body else "application/json"
         target = self._prefix + path + (f"?{urlencode(query, doseq=True)}" if query else "")
         connection: http.client.HTTPConnection
         if self._secure:
@@ -142,7 +143,7 @@ class Client:
         else:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
         try:
-            connection.request(method, target, None if body is None else json.dumps(body), sent)
+            connection.request(method, target, data, sent)
             answer = connection.getresponse()
             refused = answer.read() if answer.status >= 300 else b""
         except (OSError, http.client.HTTPException) as error:

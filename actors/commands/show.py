@@ -38,7 +38,8 @@ def _rows(status: Mapping[str, Any], server: str) -> Iterator[tuple[str, str]]:
         yield "label", f"{name}={value}"
     if status["width"]:
         yield "source size", f"{status['width']}×{status['height']}"
-        yield "enhanced by", f"{status['model'] or 'no model'} {status['runtime']}"
+        gain = "" if status["gain_db"] is None else f", {status['gain_db']:+.2f} dB over the generic model"
+        yield "enhanced by", f"{status['model'] or 'no model'} {status['runtime']}{gain}"
     yield "frames", f"{status['frames']}, {status['fps_in']:.1f}/s in, {status['fps_out']:.1f}/s out"
     yield "lag", f"{_quantiles(status['lag_s'])}, target {status['max_lag_s']:g} s"
     for stage, quantiles in status["latency_s"].items():

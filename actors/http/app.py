@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 
-from actors.http import events, health, hls, live, page, probe, problem, publishers, results, stages, streams
+from actors.http import events, health, hls, live, models, page, probe, problem, publishers, results, stages, streams
 from actors.http.auth import Guard, tokens_needed
 from actors.http.limits import Bodies, SameHeaders
 from actors.http.openapi import describe
@@ -23,6 +23,7 @@ from pipeline.store.tokens import link_key
 
 ROUTERS: tuple[APIRouter, ...] = (
     streams.router,
+    models.router,
     results.router,
     events.router,
     stages.router,

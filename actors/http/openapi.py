@@ -75,7 +75,7 @@ def _errors(path: str, method: str, operation: dict[str, Any], tokens: bool) -> 
         told["404"] = "There is no such thing"
     if method in ("post", "put", "patch"):
         told |= {"400": "The body is no JSON", "413": "The body is too large", "415": "The body is of another type"}
-    if method == "post":
+    if method in ("post", "put"):
         told["409"] = "Another content has that name"
     if need != "public":
         told["403"] = "Not allowed"

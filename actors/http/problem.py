@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pipeline import errors
-from pipeline.errors import CapacityError, ConfigError, LimpidError, StorageError
+from pipeline.errors import CapacityError, ConfigError, LimpidError, ModelRejected, StorageError
 from pipeline.store.redact import redact
 
 MEDIA_TYPE = "application/problem+json"
@@ -45,6 +45,8 @@ KINDS: Mapping[type[LimpidError], Kind] = {
     errors.Refused: Kind(403, "refused", "This address is not allowed"),
     errors.CapacityError: Kind(503, "no-capacity", "It does not fit now"),
     errors.SourceError: Kind(422, "source", "The source cannot be used"),
+    errors.SignatureError: Kind(403, "signature", "The signature does not hold"),
+    errors.ModelRejected: Kind(409, "rejected", "The model is not taken"),
     errors.ModelError: Kind(422, "model", "The model cannot be used"),
     errors.StorageError: Kind(503, "storage", "The store does not work"),
     errors.StageError: Kind(500, "stage", "A stage failed"),
@@ -92,6 +94,8 @@ def of_error(error: LimpidError) -> Problem:
     detail = f"{error.what} ({error.hint})" if error.hint else error.what
     extra: dict[str, Any] = {}
     field = _FIELD.fullmatch(error.where) is not None
+    if isinstance(error, ModelRejected):
+        extra |= error.figures
     if isinstance(error, ConfigError):
         extra["errors"] = [{"path": error.where if field else "body", "message": _plain(error.what)}]
     if error.where and not field and not isinstance(error, StorageError):  # of a StorageError: a path on our disk

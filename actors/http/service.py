@@ -15,6 +15,7 @@ from pipeline.request import StreamRequest
 from pipeline.store.objects import Store
 from pipeline.store.servicelog import ServiceLog
 from pipeline.wire.status import Capacity, StageStatus, StreamStatus, Verdict
+from pipeline.wire.trials import Swap
 
 
 class Service(Protocol):
@@ -41,6 +42,23 @@ class Service(Protocol):
 
     async def delete(self, stream: str, *, data: bool = False) -> None:
         """Stop a stream, from every state, and forget it; `data`: and what it has written. Raises NotFound."""
+
+    async def push_model(self, stream: str, data: bytes) -> Swap:
+        """Try a model on a stream; have it hold if it is better than the one in use.
+
+        Raises:
+            NotFound: there is no such stream.
+            SignatureError: none of its publishers signed it.
+            ModelFormatError: it is no model, or none for this stream.
+            ModelRejected: it is no better, or older.
+            CapacityError: it could not be tried now.
+        """
+
+    async def roll_back(self, stream: str) -> Swap:
+        """Have a stream go back to the model before the one in use. Raises NotFound, ModelRejected."""
+
+    async def key_frame_came(self, stream: str) -> None:
+        """Hear that a key frame was put into a stream's directory. Raises NotFound."""
 
     async def stages(self) -> Sequence[StageStatus]:
         """Return the pooled stages."""

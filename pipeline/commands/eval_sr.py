@@ -22,11 +22,11 @@ from pipeline.commands.eval_page import Chapter, Score, place_of, write_page
 from pipeline.commands.report import Row, print_table, write_json
 from pipeline.errors import ConfigError, UnsupportedMedia
 from pipeline.media.degrade import Encoding, Picture, degrade, pictures_of, stream_facts
+from pipeline.models import model_path
 from pipeline.models.fedsr import FEdsr
 from pipeline.models.load import load_model
 from pipeline.models.runtime import RUNTIMES, Ranges, check_name, open_engine
 from pipeline.models.runtime.frozen import FrozenNetwork
-from pipeline.stages.enhance import model_path
 from pipeline.train.metrics import psnr_db, ssim
 from pipeline.vision.upscale import bicubic
 from pipeline.wire.frames import Size

@@ -72,9 +72,12 @@ def _source(found: Manifest, recorded: Store) -> str:
 
 
 def _prepare(store: Store, recorded: Store, *, overwrite: bool) -> None:
-    """Give an empty directory the stamps of the run, which say what was set aside; a replay that goes on has them."""
+    """Give an empty directory the run's stamps, which say what was set aside, and the weights that they may name.
+
+    A replay that goes on has them.
+    """
     if overwrite:
         wipe(store)
     if manifests.load(store) is None:
-        for name in recorded.list("stamps/"):
+        for name in (*recorded.list("models/f-edsr-"), *recorded.list("stamps/")):
             store.put_new(name, recorded.get(name))

@@ -77,7 +77,14 @@ class PooledChain:
             stage.open(replace(env, batch_frames=node.batch_frames))
 
     def run(
-        self, span: Span, inputs: Sequence[Sequence[Item]], *, stamp: Stamp, generation: int = 0, finish: bool = False
+        self,
+        span: Span,
+        inputs: Sequence[Sequence[Item]],
+        *,
+        stamp: Stamp,
+        store: str = "",
+        generation: int = 0,
+        finish: bool = False,
     ) -> dict[str, Item]:
         """Return per exported node its output for `span`.
 
@@ -86,6 +93,7 @@ class PooledChain:
             inputs: per input of the box the items that hold the span; those of the first also its halo, as far as the
                 epoch reaches.
             stamp: `set_aside` names the nodes that pass the span on unprocessed.
+            store: of the stream.
             generation: of the try.
             finish: unused here; pooled stages have no end.
         """
@@ -110,11 +118,17 @@ class PooledChain:
                 before=before,
                 after=after,
                 stamp=stamp,
+                store=store,
                 generation=generation,
             )
             call = stage.bypass if node.name in stamp.set_aside else stage.process
             made[node.name] = _guarded(node, span, lambda call=call, work=work: call(work))  # type: ignore[misc]
         return {name: made[name] for name in self.box.exports}
+
+    def prepare(self, stamp: Stamp, *, store: str) -> None:
+        """Have every stage get ready for a stamp that is to come; raises what they raise."""
+        for _, stage in self._stages:
+            stage.prepare(stamp, store=store)
 
     def _halo(self, items: Sequence[Item], span: Span, edge: Edge) -> tuple[Any, Any]:
         first, last = items[0].span.start, items[-1].span.stop
@@ -137,7 +151,7 @@ class Fed:
         outputs: per exported node.
         checkpoint: where another object could start.
         ended: it has taken the end of its input.
-        reached: no frame at or behind it has been met by any stage.
+        reached: no frame at or behind it was met by any stage, or will be in what was taken so far.
         frames: that the last stage is done with, in this call.
         captured_ns: Unix time at which the last of them arrived; 0 where there is none.
     """
@@ -165,6 +179,13 @@ class _Lane:
         self.emitted = 0
         self.finished = False
         self.history: list[Snapshot] = []
+
+    @property
+    def reached(self) -> int:
+        """No frame at or behind it was met, or will be in what was taken so far."""
+        if not self.packets:
+            return self.pos
+        return self.emitted + self.stage.held() if self.node.stage.spec.gives is not None else 0
 
     def start(self, snapshot: Snapshot | None) -> None:
         if snapshot is not None:
@@ -206,6 +227,7 @@ class StreamChain:
     ) -> None:
         self.box = box
         self._schedule = schedule
+        self._store = ""
         self._aside = tuple(set_aside)
         self._generation = generation
         self._lanes = [_Lane(node) for node in box.nodes]
@@ -217,6 +239,7 @@ class StreamChain:
 
     def open(self, env: StageEnv, checkpoint: Checkpoint | None) -> None:
         """Open every stage and restore it from `checkpoint` (None: the epoch's start); raises what they raise."""
+        self._store = env.store
         for lane in self._lanes:
             lane.stage.open(replace(env, batch_frames=lane.batch))
             snapshot = checkpoint.get(lane.node.name) if checkpoint is not None else None
@@ -250,10 +273,16 @@ class StreamChain:
             outputs=self._out,
             checkpoint=self.checkpoint(),
             ended=ended,
-            reached=max((lane.emitted if lane.packets else lane.pos for lane in self._lanes), default=0),
+            reached=max((lane.reached for lane in self._lanes), default=0),
             frames=self._frames,
             captured_ns=self._captured_ns,
         )
+
+    def prepare(self, stamp: Stamp) -> None:
+        """Have every pooled stage get ready for a stamp that is to come; raises what they raise."""
+        for lane in self._lanes:
+            if lane.pooled:
+                lane.stage.prepare(stamp, store=self._store)
 
     def checkpoint(self) -> dict[str, Snapshot]:
         """Return for every node where it would start again, such that each finds what it needs made again."""
@@ -348,6 +377,7 @@ class StreamChain:
             before=self._neighbours(lane, max(0, span.start - lane.halo[0]), span.start),
             after=self._neighbours(lane, span.stop, span.stop + lane.halo[1]),
             stamp=replace(stamp, set_aside=aside) if aside else stamp,
+            store=self._store,
             generation=self._generation,
         )
         passed = any(n == node.name and start < span.stop and span.start < stop for n, start, stop in self._aside)

@@ -26,6 +26,7 @@ passed on unprocessed. A box of several stages that dies without saying where is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic
@@ -61,8 +62,7 @@ from pipeline.wire.acks import Checkpoint, Snapshot
 from pipeline.wire.ids import Span, StreamId
 
 _FAR = 1 << 62
-_GRID = 8  # frames: what every stage's batches end on
-_DECODER_HOLDS = 32  # frames that a decoder has taken and not given, at most
+_SPARE_FRAMES = 2  # of a decoder, beyond what its packets say: some codecs pack two pictures into one
 _WINDOW = 2  # tickets of a per-stream box in flight: one is processed while the next one's input travels
 _PACKET_BATCHES = 4  # entries of packets ahead of the slowest box
 
@@ -127,6 +127,8 @@ class EpochFlow(Generic[Ref]):
         self._states = {box.name: _State[Ref](box=box) for box in boxes}
         self._maker = {name: box for box in boxes for name in box.exports}
         self._by_frame = {n.name for box in boxes for n in box.nodes if n.inputs[0].producer != SOURCE}
+        batches = [n.batch_frames for box in boxes for n in box.nodes if n.name in self._by_frame]
+        self._grid = math.lcm(*batches)  # frames: what every stage's batches end on
         self._takers: dict[str, list[Box]] = {}
         for box in boxes:
             for name in box.inputs:
@@ -248,16 +250,16 @@ class EpochFlow(Generic[Ref]):
 
     def frontier(self) -> int:
         """Return a frame that no stage has met or will meet in what was submitted: what changes there changes all."""
-        met = [0]
+        met = [self._saved.watermark]
         for state in self._states.values():
             flights = state.flight.values()
             if state.box.packets:
-                met.append(state.reached + sum(len(f.span) for f in flights) + _DECODER_HOLDS)
+                met.append(state.reached + sum(len(f.span) for f in flights) + _SPARE_FRAMES)
             else:
                 met += [f.span.stop for f in flights]
                 met.append(state.fed if not state.box.pooled else 0)
         met += [shelf.stop for name, shelf in self._shelves.items() if name != SOURCE]
-        return -(-max(met) // _GRID) * _GRID
+        return -(-max(met) // self._grid) * self._grid
 
     def hand_over(self) -> tuple[list[Entry[Ref]], bool]:
         """Return the packets held and whether the source has ended; this machine is over."""
@@ -385,6 +387,9 @@ class EpochFlow(Generic[Ref]):
             del state.checkpoints[state.checkpoints.index(chosen) + 1 if chosen is not None else 0 :]
             actions += self._void(state)
             state.open, state.ended = True, False
+            # A stream that was taken up has met what its checkpoint has, before any answer says so.
+            counted = [n.name for n in box.nodes if n.stage.spec.gives is not None or n.name in self._by_frame]
+            state.reached = max([state.reached, *(chosen[name].after for name in counted if chosen)])
             state.generation += 1
             state.starts = starts_of(box, chosen)
             state.fed = min(state.starts.values())

@@ -51,6 +51,7 @@ class Progress:
         rung: of the overload ladder.
         source: how the source is doing.
         model, runtime: what enhances.
+        gain_db: what the model was measured to gain over the generic one; None: not measured.
         gaps: the last of a live stream.
         counts: as in Outcome.
     """
@@ -73,6 +74,7 @@ class Progress:
     source: SourceState = field(default_factory=SourceState)
     model: str = ""
     runtime: str = ""
+    gain_db: float | None = None
     gaps: tuple[Gap, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
 

@@ -6,6 +6,7 @@ decides where a stream is taken up, pins what would otherwise be chosen anew, an
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -37,10 +38,14 @@ Ref = TypeVar("Ref")
 _ANY_RUN = ("flow.", "source.", "service.", "live.max_lag_s", "live.priority")
 """Settings that runs of one stream may differ in."""
 
+_BEHIND = 4096  # frames behind the watermark that may be made again: a segment's at most, 30 s at 60 a second are 1800
+
 BICUBIC_RUNG, LIGHTER_RUNG = 4, 5  # plan.ladder.Rung.BICUBIC, LIGHTER_ENCODE
+_GRID = 8  # frames: what batches end on, at most
+_PIECE = re.compile(r"(\d+)-\d+-(\d+)\.(?:m4s|parquet)$")
 _GAPS = 20  # that are remembered
 
-WRITTEN = ("hls/", "live/", "tables/", "stamps/", "packets/", "pictures/")
+WRITTEN = ("hls/", "live/", "tables/", "stamps/", "packets/", "pictures/", "models/", "key-frames/")
 """What of a stream's directory is ours, beside the manifest."""
 
 
@@ -54,6 +59,8 @@ class Ledger:
     Attributes:
         graph: as the stream's first run had it.
         stamp: what decides the bytes of the stream beside its input; chosen by the first run.
+        model: the weights of the latest frames; the stamp's own are the generic ones.
+        gain_db: what they were measured to gain over those; None: not measured.
         gaps: of a live source, the last ones that this run has met.
         fresh: no earlier run has begun the stream.
         completed: an earlier run finished the stream; there is nothing to do.
@@ -92,6 +99,10 @@ class Ledger:
             self._manifest = found
         self.completed = self._manifest.state == manifests.COMPLETED
         self.stamp = self.stamps.at(0, 0)
+        self.model = self.stamps.entries[-1].stamp.model
+        self.gain_db: float | None = None
+        self._made = (0, 0) if self.fresh else None  # looked up when it is needed: whoever made it has stopped then
+        self._schedule: tuple[tuple[int, int, int], Schedule] | None = None
         self._frames_before = self._manifest.counts.get("frames_of_earlier_epochs", 0)
         self._frames_at_start = self._frames_before + self._manifest.watermark.seq
         if not self.completed:
@@ -158,8 +169,13 @@ class Ledger:
             self.event(Event(type="gap", stream=self.job.stream, epoch=epoch, seq=0, data=data))
 
     def schedule(self, epoch: int) -> Schedule:
-        """Return what decides the bytes of an epoch's frames beside its input."""
-        return self.stamps.schedule(epoch)
+        """Return what decides the bytes of an epoch's frames beside its input, of all that may still be made."""
+        at = self._manifest.watermark
+        since = max(0, at.seq - _BEHIND) // _BEHIND * _BEHIND if at.epoch == epoch else 0
+        key = epoch, since, len(self.stamps.entries)
+        if self._schedule is None or self._schedule[0] != key:
+            self._schedule = key, self.stamps.schedule(epoch, since=since)
+        return self._schedule[1]
 
     @property
     def rung(self) -> int:
@@ -173,14 +189,41 @@ class Ledger:
         """Have frames from `seq` on made at another rung, durable when this returns; no stage may have met them."""
         if rung == self.rung:
             return
-        stamp = self.stamp
+        stamp = replace(self.stamp, model=self.model)
         if rung >= BICUBIC_RUNG and stamp.model:
             stamp = replace(stamp, runtime=CONVENTIONAL_RUNTIME)
         if rung >= LIGHTER_RUNG:
             stamp = replace(stamp, lighter=("encode",))
-        self.stamps.append([StampEntry(epoch=epoch, seq=seq, stamp=stamp)])
+        epoch, seq = self._stamped(stamp, epoch, seq)
         data = {"rung": rung, "reason": reason}
         self.event(Event(type="effort.changed", stream=self.job.stream, epoch=epoch, seq=seq, data=data))
+
+    def swap(self, model: str, epoch: int, seq: int) -> tuple[int, int]:
+        """Have frames from `seq` on made with other weights, durable when this returns; no stage may have met them.
+
+        Return the first frame (epoch, number) that it holds for. The rung stays: at one without a network the weights
+        hold as soon as it is left.
+        """
+        at = self._stamped(replace(self.stamps.entries[-1].stamp, model=model), epoch, seq)
+        self.model = model
+        self._put(replace(self._manifest, models={**self._manifest.models, "enhance": model}))
+        return at
+
+    def first_free(self, epoch: int, seq: int) -> tuple[int, int]:
+        """Return the first frame, from this one on, that a stamp may begin at.
+
+        A stream that was taken up may be behind its latest stamp, which then comes first; and behind what one of its
+        sinks had made durable already, which stays as it was made.
+        """
+        if self._made is None:
+            self._made = _made_to(self.store)
+        last = self.stamps.entries[-1]
+        return max((epoch, seq), (last.epoch, last.seq), self._made)
+
+    def _stamped(self, stamp: Stamp, epoch: int, seq: int) -> tuple[int, int]:
+        epoch, seq = self.first_free(epoch, seq)
+        self.stamps.append([StampEntry(epoch=epoch, seq=seq, stamp=stamp)])
+        return epoch, seq
 
     def event(self, event: Event) -> None:
         """Write an event of the run, durable when this returns."""
@@ -238,7 +281,8 @@ class Ledger:
             seq=at.seq,
             width=epochs[-1].width if epochs else 0,
             height=epochs[-1].height if epochs else 0,
-            model=self.stamp.model,
+            model=self.model,
+            gain_db=self.gain_db,
             runtime=self.stamp.runtime,
             gaps=self.gaps,
             counts=dict(self.counts),
@@ -254,7 +298,7 @@ class Ledger:
             config=self.job.settings.to_dict(),
             graph=self.graph.to_dict(),
             plan={"name": self.job.settings.flow.plan},
-            models={"enhance": stamp.model} if stamp.model else {},
+            models={"enhance": self.stamps.entries[-1].stamp.model} if stamp.model else {},
             runtime=stamp.runtime,
         )
 
@@ -289,6 +333,13 @@ class Ledger:
     def _state_event(self, state: str, reason: str) -> Event:
         data = {"state": state, "reason": reason}
         return Event(type="stream.state_changed", stream=self.job.stream, epoch=0, seq=-1, data=data)
+
+
+def _made_to(store: Store) -> tuple[int, int]:
+    """Return (epoch, frame) up to which anything of a stream's pictures is durable, up to the grid of batches."""
+    names = (_PIECE.search(name) for prefix in ("hls/main/", "tables/") for name in store.list(prefix))
+    epoch, seq = max(((int(name[1]), int(name[2])) for name in names if name), default=(0, 0))
+    return epoch, -(-seq // _GRID) * _GRID
 
 
 def wipe(store: Store) -> None:

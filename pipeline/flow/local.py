@@ -184,7 +184,8 @@ class LocalRun:
                     worker.chain.open(StageEnv())
                 held = stamp_at(self._ledger.schedule(action.span.epoch), action.span.start)
                 stamp = replace(held, set_aside=action.set_aside)
-                made = worker.chain.run(action.span, inputs, stamp=stamp, generation=action.generation)
+                store, generation = self._job.store, action.generation
+                made = worker.chain.run(action.span, inputs, stamp=stamp, store=store, generation=generation)
                 outputs = {name: _entries([item]) for name, item in made.items()}
                 self._signals.put(Done(ticket=action.ticket, outputs=outputs))
             else:

@@ -59,7 +59,8 @@ class Done(Generic[Ref]):
         outputs: per exported node what it gave, in order.
         checkpoint: of a per-stream box, where a new object could start; covers this and all earlier tickets.
         ended: the box has taken the end of its input.
-        reached: of a per-stream box: no frame at or behind it has been met by any of its stages.
+        reached: of a per-stream box: no frame at or behind it was met by any of its stages, or will be in what they
+            have taken so far.
     """
 
     ticket: int

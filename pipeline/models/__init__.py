@@ -9,3 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 SHIPPED = Path(__file__).parent / "weights"  # the model files that come with Limpid
+
+FAMILY = "f-edsr"
+"""Name of the shipped model of whatever scale is asked for."""
+
+
+def model_path(name: str, scale: int = 2) -> Path:
+    """Return the file of a model: a shipped one by its name (FAMILY: that of the scale), else the path `name`."""
+    shipped = SHIPPED / f"{f'{name}-x{scale}' if name == FAMILY else name}.safetensors"
+    return shipped if Path(name).name == name and shipped.is_file() else Path(name)

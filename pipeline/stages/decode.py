@@ -22,7 +22,7 @@ from pipeline.errors import CorruptMedia, LimpidError, StageError
 from pipeline.media.color import I420Writer, color_of
 from pipeline.media.decode import VideoDecoder
 from pipeline.media.picture import Picture
-from pipeline.stage import StageConfig, StageEnv, StageSpec, StreamStage, Work
+from pipeline.stage import MOST_HELD, StageConfig, StageEnv, StageSpec, StreamStage, Work
 from pipeline.wire.acks import Snapshot
 from pipeline.wire.frames import ColorSpec, FrameBatch, Size
 from pipeline.wire.ids import Span
@@ -76,6 +76,8 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
         self._snapshot = Snapshot(after=0, resume_from=0)
         self._given: deque[int] = deque(maxlen=_REORDER_PACKETS)  # packet numbers of the last pictures given
         self._skip_to: int | None = None  # after restore: drop pictures up to the one of this packet,
+        self._pending: set[int] = set()  # numbers of packets whose picture has not come
+        self._doubles = False  # a packet has given two pictures
         self._skip_repeats = 1  # the last one of so many (some codecs pack two pictures into a packet)
 
     def close(self) -> None:
@@ -95,6 +97,7 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
             decoder = self._started(batch.video)
             for number, packet in enumerate(batch.packets, start=batch.span.start):
                 if packet.track is Track.VIDEO:
+                    self._pending.add(number)
                     self._take(decoder.decode(packet, number, batch.arrived_ns), out)
         except LimpidError as error:
             raise StageError(
@@ -117,6 +120,17 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
         if self._filling is not None and self._filling.pts:
             out.append(self._give())
         return out
+
+    def held(self) -> int:
+        """See StreamStage: pictures that the decoder holds back, and those of the batch that is not full.
+
+        Where packets and pictures are not one to one it is not known.
+        """
+        if self._doubles or (self._codec is not None and self._codec.interlaced):
+            return MOST_HELD
+        while len(self._pending) > MOST_HELD:
+            self._pending.remove(min(self._pending))  # damaged: its picture does not come any more
+        return len(self._pending) + (len(self._filling.pts) if self._filling is not None else 0)
 
     def snapshot(self) -> Snapshot:
         """Return the state behind the last batch given (`after` is a multiple of `batch_frames` until the end)."""
@@ -149,6 +163,8 @@ class Decode(StreamStage[DecodeConfig, PacketBatch, FrameBatch]):
 
     def _take(self, pictures: Iterable[Picture], out: list[FrameBatch]) -> None:
         for picture in pictures:
+            self._doubles = self._doubles or picture.number not in self._pending
+            self._pending.discard(picture.number)
             if self._skip_to is not None and self._is_given(picture):
                 continue
             if self._filling is None:

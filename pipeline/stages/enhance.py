@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 
 from pipeline.errors import ConfigError, ModelError
-from pipeline.models import SHIPPED
-from pipeline.models.runtime import Engine, check_name, open_engine
+from pipeline.models import FAMILY, model_path
+from pipeline.models.runtime import check_name
 from pipeline.models.runtime.choose import choose
+from pipeline.models.runtime.library import Library
 from pipeline.stage import PooledStage, Resources, StageConfig, StageEnv, StageSpec, Work
 from pipeline.vision.upscale import empty_like, upscale, upscale_chroma
 from pipeline.wire.acks import CONVENTIONAL_RUNTIME, Stamp
 from pipeline.wire.frames import FrameBatch, Size
 
-if TYPE_CHECKING:
-    from pipeline.models.fedsr import FEdsr
-    from pipeline.store.modelfile import ModelHeader
-
-FAMILY = "f-edsr"
-"""Name of the shipped model of whatever scale is asked for, in `EnhanceConfig.model`."""
-
 CONVENTIONAL = ("none", CONVENTIONAL_RUNTIME)
 """Names of "no model", in `EnhanceConfig.model`."""
 
-NUM_ENGINES = 4  # ready at a time, one a frame size: streams of several sizes share a worker
+NUM_STREAMS = 256  # whose frame size is remembered, to get ready for weights that are to come
 TRIAL_SIZE = Size(width_px=320, height_px=180)  # what "auto" is measured on: the choice is the worker's, not a stream's
 
 
@@ -74,33 +66,24 @@ class Enhance(PooledStage[EnhanceConfig, FrameBatch, FrameBatch]):
             ModelError, Unreachable: the model cannot be read or is of another scale.
         """
         super().open(env)
-        self._engines: OrderedDict[tuple[Size, str, int], Engine] = OrderedDict()
-        self._model: tuple[ModelHeader, FEdsr] | None = None
+        self._library = Library(env.device)
+        self._sizes: OrderedDict[str, Size] = OrderedDict()  # of the frames of a stream, by its store
         self._stamp = Stamp(runtime=CONVENTIONAL_RUNTIME, threads=self.config.threads or env.threads)
         cv2.setNumThreads(env.threads)
         if self.config.model in CONVENTIONAL or self.config.runtime == CONVENTIONAL_RUNTIME:
             return
-        from pipeline.models.load import load_model  # noqa: PLC0415  # PyTorch; see pipeline.models
-
         path = model_path(self.config.model, self.config.scale)
-        header, net = load_model(path)
+        header, net = self._library.open(path)
         if net.config.scale != self.config.scale:
             raise ModelError(
                 f"the model up-scales by {net.config.scale}, not by {self.config.scale}",
                 where=str(path),
                 hint=f"set enhance.scale to {net.config.scale}, or enhance.model to {FAMILY}",
             )
-        self._model = header, net.fold()
-        runtime = self.config.runtime
+        runtime, threads = self.config.runtime, self._stamp.threads
         if runtime == "auto":
-            runtime = choose(
-                self._model[1],
-                TRIAL_SIZE,
-                device=env.device,
-                threads=self._stamp.threads,
-                ranges=header.ranges,
-            )
-        self._stamp = Stamp(model=f"{header.name}@{header.version}", runtime=runtime, threads=self._stamp.threads)
+            runtime = choose(net, TRIAL_SIZE, device=env.device, threads=threads, ranges=header.ranges)
+        self._stamp = Stamp(model=self._library.generic, runtime=runtime, threads=threads)
 
     def stamp(self) -> Stamp:
         """Return what this worker would use for work that brings no stamp: model, runtime and threads.
@@ -113,22 +96,35 @@ class Enhance(PooledStage[EnhanceConfig, FrameBatch, FrameBatch]):
         """Return the batch up-scaled, by what the stamp names, else by what was chosen at `open`.
 
         Raises:
-            ModelError: the stamp names other weights than those loaded.
+            ModelError: the stamp names weights that are neither the generic ones nor in the stream's directory.
         """
         batch = work.item
         stamp = work.stamp if work.stamp.runtime else self._stamp
+        self._sizes[work.store] = batch.size
+        self._sizes.move_to_end(work.store)
+        if len(self._sizes) > NUM_STREAMS:
+            self._sizes.popitem(last=False)
         if stamp.runtime == CONVENTIONAL_RUNTIME:
             return upscale(batch, self.config.scale)
-        if self._model is None or stamp.model not in ("", self._stamp.model):
-            raise ModelError(
-                f"the stamp asks for the model '{stamp.model}', loaded is '{self._stamp.model}'",
-                where=f"enhance {work.span}",
-                hint="replay with the weights that the manifest names",
-            )
+        weights = self._library.weights(stamp.model, work.store)
+        engine = self._library.engine(weights, batch.size, stamp.runtime, stamp.threads)
         out = empty_like(batch, self.config.scale)
-        self._engine(batch.size, stamp.runtime, stamp.threads).upscale(batch.planes().y, out.planes().y)
+        engine.upscale(batch.planes().y, out.planes().y)
         upscale_chroma(batch, self.config.scale, out)
         return out
+
+    def prepare(self, stamp: Stamp, *, store: str) -> None:
+        """Load the weights that a stamp names, and compile them for the size that the stream's frames had last.
+
+        Raises:
+            ModelError, StorageError: they cannot be read, or the runtime cannot run them.
+        """
+        weights = self._library.weights(stamp.model, store)
+        size = self._sizes.get(store)
+        if size is None:
+            self._library.net(weights)
+        else:
+            self._library.prepare(weights, size, stamp.runtime, stamp.threads)
 
     def bypass(self, work: Work[FrameBatch]) -> FrameBatch:
         """Return the bicubic up-scale."""
@@ -136,23 +132,4 @@ class Enhance(PooledStage[EnhanceConfig, FrameBatch, FrameBatch]):
 
     def close(self) -> None:
         """Let go of the compiled networks."""
-        self._engines = OrderedDict()
-        self._model = None
-
-    def _engine(self, size: Size, runtime: str, threads: int) -> Engine:
-        assert self._model is not None
-        key = (size, runtime, threads)
-        if key not in self._engines:
-            header, net = self._model
-            device = self.env.device
-            self._engines[key] = open_engine(runtime, net, size, device=device, threads=threads, ranges=header.ranges)
-            if len(self._engines) > NUM_ENGINES:
-                self._engines.popitem(last=False)
-        self._engines.move_to_end(key)
-        return self._engines[key]
-
-
-def model_path(name: str, scale: int = 2) -> Path:
-    """Return the file of a model: a shipped one by its name (FAMILY: that of the scale), else the path `name`."""
-    shipped = SHIPPED / f"{f'{name}-x{scale}' if name == FAMILY else name}.safetensors"
-    return shipped if Path(name).name == name and shipped.is_file() else Path(name)
+        self._library.close()

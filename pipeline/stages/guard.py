@@ -24,7 +24,7 @@ class GuardConfig(StageConfig):
     """When a block goes back, and when the whole frame does; measured, see docs/design.md §7."""
 
     stability: float = 0.9  # below this t_i (0..1) a block goes back; 0: never
-    tolerance: float = 1.0  # code values; how much further from the source, root mean square, a block may lie
+    tolerance: float = 1.5  # code values; how much further from the source, root mean square, a block may lie
     detail: float = 0.5  # of Stability.detail, that a block may have
     frame_share: float = 0.15  # of the blocks: where more go back, the others are not believed either
     frame_detail: float = 0.07  # of Stability.detail, that the mean of the blocks that are left may have

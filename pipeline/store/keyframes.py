@@ -4,6 +4,8 @@ A body is one safetensors file (never pickle) of two uint8 luma tensors, `low` (
 crops of one frame, or the whole of it (N = 1); `low` as decoded from the very stream that is pushed. Its metadata holds
     limpid       "key-frame 1"
     captured_ns  Unix time of the frame, whole nanoseconds
+
+The last KEPT lie in the stream's directory, `key-frames/<captured_ns>.safetensors`.
 """
 
 from __future__ import annotations
@@ -18,13 +20,21 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from pipeline.errors import ModelFormatError
+from pipeline.errors import ModelFormatError, NotFound
+from pipeline.store.objects import Store
 
 FILE_LIMIT_BYTES = 8 << 20
 """Of a body: a whole 1080p frame with its true one at 4K is 10 MB, so those are sent as crops."""
 
 MAX_CROPS = 64
+KEPT = 16
+"""Key frames of a stream: those captured last."""
+
+AHEAD_NS = 60 * 10**9
+"""That a publisher's clock may be ahead: what lies further in the future would stay the latest one for ever."""
+
 _FORMAT = "key-frame 1"
+_FOLDER = "key-frames/"
 _HINT = "see pipeline/store/keyframes.py for the format"
 
 
@@ -81,6 +91,53 @@ def loads(data: bytes, *, where: str) -> KeyFrame:
     if problem := _problem(low, high):
         raise ModelFormatError(problem, where=where, hint=_HINT)
     return KeyFrame(captured_ns=captured_ns, low=low, high=high)
+
+
+def keep(store: Store, data: bytes, *, now_ns: int) -> KeyFrame:
+    """Keep the key frame in the body `data` in a stream's directory, unless KEPT newer ones are there; return it.
+
+    Args:
+        store: the stream's.
+        data: as `dumps` makes it.
+        now_ns: Unix time.
+
+    Raises:
+        ModelFormatError: it is too large, damaged, no key frame, or not from before now.
+        StorageError: it cannot be written.
+    """
+    frame = loads(data, where="key frame")
+    if not 0 <= frame.captured_ns <= now_ns + AHEAD_NS:
+        raise ModelFormatError(
+            f"it was captured at {frame.captured_ns} ns, and now is {now_ns} ns",
+            where="key frame",
+            hint="set the publisher's clock",
+        )
+    store.put_new(f"{_FOLDER}{frame.captured_ns:020d}.safetensors", data)
+    for name in store.list(_FOLDER)[:-KEPT]:
+        store.delete(name)
+    return frame
+
+
+def latest(store: Store, count: int, *, scale: int, after_ns: int = -1) -> list[KeyFrame]:
+    """Return a stream's `count` key frames that were captured last, in their order: of this scale, after `after_ns`.
+
+    Raises:
+        ModelFormatError: one is damaged.
+        StorageError: they cannot be read.
+    """
+    found: list[KeyFrame] = []
+    for name in reversed(store.list(_FOLDER)):
+        if len(found) == count:
+            break
+        try:
+            frame = loads(store.get(name), where=name)
+        except NotFound:
+            continue  # a newer one has taken its place meanwhile
+        if frame.captured_ns <= after_ns:
+            break
+        if frame.scale == scale:
+            found.append(frame)
+    return found[::-1]
 
 
 def _problem(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> str:

@@ -101,13 +101,17 @@ def loads(data: bytes, *, where: str) -> tuple[ModelHeader, dict[str, Tensor]]:
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         _refuse(where, f"the tensors cannot be read: {error}", "the file is damaged or cut short; fetch it again")
     header = _header(metadata, state, where)
-    digest = hashlib.sha256(_message(header, state)).hexdigest()
-    if digest != metadata.get("sha256"):
+    if hashlib.sha256(_message(header, state)).hexdigest() != metadata.get("sha256"):
         _refuse(where, "the content does not fit its digest", "the file is damaged; fetch it again")
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             _refuse(where, f"tensor '{name}' holds values that are not finite", "the training that made it diverged")
     return header, state
+
+
+def digest(data: bytes) -> str:
+    """Return what tells the bytes of one file from those of another."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def sign(path: Path, key: Ed25519PrivateKey) -> ModelHeader:

@@ -87,10 +87,20 @@ class StampLog:
                 stamp, best = entry.stamp, place
         return stamp
 
-    def schedule(self, epoch: int) -> Schedule:
-        """Return what holds in an epoch: (first frame, stamp) by rising frame, the first one 0."""
-        places = sorted({entry.seq for entry in self._entries if entry.epoch == epoch} | {0})
-        return tuple((seq, self.at(epoch, seq)) for seq in places)
+    def schedule(self, epoch: int, *, since: int = 0) -> Schedule:
+        """Return what holds in an epoch from frame `since` on: (first frame, stamp) by rising frame, the first one 0.
+
+        Of frames before `since` it says the wrong thing: a stream that has had thousands of stamps need not send them
+        along with all of its work.
+        """
+        held, later = Stamp(), dict[int, Stamp]()
+        mine = (e for e in self._entries if e.stage == ALL and e.epoch <= epoch)
+        for entry in sorted(mine, key=lambda e: (e.epoch, e.seq)):  # stable: of two for a frame the last appended
+            if entry.epoch < epoch or entry.seq <= since:
+                held = entry.stamp
+            else:
+                later[entry.seq] = entry.stamp
+        return ((0, held), *later.items())
 
     def _append(self, rows: Sequence[dict[str, Any]]) -> None:
         data = json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()

@@ -18,11 +18,24 @@ EVENT_TYPES = frozenset(
         "batch.set_aside",
         "stage.failed",
         "effort.changed",
+        "model.promoted",
+        "model.rejected",
+        "model.rolled_back",
     }
 )
 """The types that are raised today; docs/formats.md says what each carries."""
 
-OPERATIONAL = frozenset({"stream.state_changed", "stage.failed", "gap", "effort.changed"})
+OPERATIONAL = frozenset(
+    {
+        "stream.state_changed",
+        "stage.failed",
+        "gap",
+        "effort.changed",
+        "model.promoted",
+        "model.rejected",
+        "model.rolled_back",
+    }
+)
 """Types that tell of the run, not of the content: a replay of the stream need not repeat them (design.md §5)."""
 
 

@@ -60,6 +60,7 @@ class StreamStatus:
         epoch, seq: everything before this frame is durable.
         frames: durable, over all epochs.
         model, runtime: what enhances.
+        gain_db: dB of PSNR-Y that the model was measured to gain over the generic one; null where nothing was.
         counts: whatever is counted, by cause.
         gaps: the last 20.
         links: name → path of this API.
@@ -86,6 +87,7 @@ class StreamStatus:
     frames: int = 0
     model: str = ""
     runtime: str = ""
+    gain_db: float | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     gaps: tuple[Gap, ...] = ()
     last_error: str = ""

@@ -157,6 +157,13 @@ def test_a_short_soak_loses_no_frame(tmp_path: Path) -> None:
     assert {r["metric"] for r in rows} >= {"memory_slope", "fds_slope", "lag_p95"}
 
 
+def test_swaps_lose_no_frame(tmp_path: Path) -> None:
+    """Five swaps in three seconds: one that is not taken, or that loses or mislabels a frame, raises."""
+    rows = rows_of("swaps", tmp_path / "s.json")
+    figures = {r["metric"]: r["value"] for r in rows}
+    assert figures["swaps_taken"] == 5 and figures["latency_p95"] > 0
+
+
 def test_real_peers_come_back_with_one_gap_each(tmp_path: Path) -> None:
     """Where a server was away or silent, all of it may have come later (then nothing is missing, and no gap told)."""
     program("ffmpeg", "ffmpeg")

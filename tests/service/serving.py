@@ -37,11 +37,10 @@ class Served:
         self.url, self.process = url, process
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Return status and JSON body (text, if it is none)."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.url}{path}", data=data, method=method, headers={"Content-Type": "application/json"}
-        )
+        """Return status and JSON body (text, if it is none); bytes are sent as they are, all else as JSON."""
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        kind = "application/octet-stream" if data is body else "application/json"
+        request = urllib.request.Request(f"{self.url}{path}", data=data, method=method, headers={"Content-Type": kind})
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 status, text = answer.status, answer.read()

@@ -7,7 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.config import Settings
-from pipeline.errors import CapacityError, ConfigError, Conflict, NotFound, Refused
+from pipeline.errors import (
+    CapacityError,
+    ConfigError,
+    Conflict,
+    ModelFormatError,
+    ModelRejected,
+    NotFound,
+    Refused,
+    SignatureError,
+)
 from pipeline.request import StreamRequest
 from pipeline.store.redact import redact
 from pipeline.wire.status import (
@@ -19,6 +28,10 @@ from pipeline.wire.status import (
     StreamStatus,
     Verdict,
 )
+from pipeline.wire.trials import Swap
+
+BETTER, WORSE, FOREIGN = b"better", b"worse", b"foreign"
+"""What stands for a model that is taken, one that is no better, and one that somebody else has signed."""
 
 CPUS = 4.0
 A_STREAM = 1.0
@@ -31,6 +44,8 @@ class MemoryService:
         self._cpus = cpus
         self.requests: dict[str, StreamRequest] = {}
         self.statuses: dict[str, StreamStatus] = {}
+        self.pushed: dict[str, int] = {}
+        self.key_frames: list[str] = []
         self.reason = ""
         self.failure: Exception | None = None
         self._stages = {"enhance": _stage("enhance"), "bicubic": _stage("bicubic")}
@@ -90,6 +105,29 @@ class MemoryService:
     async def delete(self, stream: str, *, data: bool = False) -> None:  # what streams wrote is not its
         await self.show(stream)
         del self.statuses[stream], self.requests[stream]
+
+    async def push_model(self, stream: str, data: bytes) -> Swap:
+        await self.show(stream)
+        if data == FOREIGN:
+            raise SignatureError("the signature is not by this key", where="model")
+        if data == WORSE:
+            figures = {"psnr_before": 31.0, "psnr_after": 30.5, "version": 3}
+            raise ModelRejected("30.500 dB against 31.000 dB", where="model", hint="train on", figures=figures)
+        if data != BETTER:
+            raise ModelFormatError("no safetensors file", where="model", hint="give a model file")
+        version = self.pushed[stream] = self.pushed.get(stream, 2) + 1
+        return Swap(model=f"m@{version}", version=version, epoch=0, seq=96, psnr_before_db=31.0, psnr_after_db=31.5)
+
+    async def roll_back(self, stream: str) -> Swap:
+        await self.show(stream)
+        if stream not in self.pushed:
+            raise ModelRejected("the generic model is in use: there is none before it", where="model")
+        del self.pushed[stream]
+        return Swap(model="m@2", version=2, epoch=0, seq=128)
+
+    async def key_frame_came(self, stream: str) -> None:
+        await self.show(stream)
+        self.key_frames.append(stream)
 
     async def stages(self) -> Sequence[StageStatus]:
         return list(self._stages.values())

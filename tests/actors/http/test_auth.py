@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -23,11 +24,13 @@ from tests.actors.http.conftest import LOCAL, local_client
 from tests.actors.http.memory import MemoryService
 
 ALLOWS = {"read": {"read"}, "write": {"read", "write"}, "models": {"models"}}
-BODIES = {
+BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/streams"): {"id": "made", "source": "http://e.org/a"},
     ("PATCH", "/v1/streams/{id}"): {},
     ("POST", "/v1/probe"): {"uri": "synthetic://nothing-like-it"},
     ("PATCH", "/v1/stages/{name}"): {},
+    ("PUT", "/v1/streams/{id}/models/f-edsr"): b"no model",
+    ("PUT", "/v1/streams/{id}/key-frames"): b"no key frame",
     ("POST", "/v1/publishers"): {"id": "made", "stream": "gate", "public_key": "A" * 43 + "="},
 }
 VALUES = {"{id}": "gate", "{name}": "enhance", "{path:path}": "index.m3u8"}
@@ -67,6 +70,8 @@ def _call(client: TestClient, method: str, path: str, headers: dict[str, str]) -
             return closed.code
     params = {"follow": "false"} if "events" in path else {}
     sent = {} if body is None else {"json": body}
+    if isinstance(body, bytes):
+        sent, headers = {"content": body}, {**headers, "Content-Type": "application/octet-stream"}
     return client.request(method, path, headers=headers, params=params, **sent).status_code
 
 

@@ -14,8 +14,9 @@ from actors.http.app import make_app
 from pipeline.config import Settings
 from pipeline.store.objects import Store
 from pipeline.store.tokens import new_token
+from tests import pushed
 from tests.actors.http import results
-from tests.actors.http.memory import MemoryService
+from tests.actors.http.memory import BETTER, MemoryService
 from tests.actors.http.serving import served
 
 API = Path(__file__).parents[3] / "docs" / "api.md"
@@ -24,11 +25,13 @@ API = Path(__file__).parents[3] / "docs" / "api.md"
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
 def test_the_examples_run(service: MemoryService, store: Store, tmp_path: Path) -> None:
     results.say(store, "gate-3", "queued", "running")
+    (tmp_path / "model.safetensors").write_bytes(BETTER)
+    (tmp_path / "key-frame.safetensors").write_bytes(pushed.body())
     blocks = re.findall(r"^```sh\n(.*?)^```$", API.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) >= 6
     settings = Settings.from_dict({"service": {"tokens": "on"}})
     with served(make_app(service, store.url, settings)) as url:
-        token = new_token(store, "docs", ["write"], now_s=0.0)
+        token = new_token(store, "docs", ["write", "models"], now_s=0.0)
         for block in blocks:
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", block],

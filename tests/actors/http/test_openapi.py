@@ -22,8 +22,13 @@ from pipeline.store.tokens import new_token
 from tests.actors.http import results
 from tests.actors.http.memory import MemoryService
 
-BEYOND = ("/v1/probe", "/v1/stages/{name}")
-"""Routes with rules that a schema cannot say: what can be opened, and that min is not above max."""
+BEYOND = (
+    "/v1/probe",
+    "/v1/stages/{name}",
+    "/v1/streams/{id}/models/f-edsr",
+    "/v1/streams/{id}/key-frames",
+)
+"""Routes with rules that a schema cannot say: what can be opened, that min is not above max, what a model is."""
 
 _PLAIN = settings(
     max_examples=20,

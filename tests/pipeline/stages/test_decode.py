@@ -17,7 +17,7 @@ from pipeline.errors import StageError
 from pipeline.media.decode import VideoDecoder
 from pipeline.media.picture import Picture
 from pipeline.media.source import open_source
-from pipeline.stage import StageEnv, Work
+from pipeline.stage import MOST_HELD, StageEnv, Work
 from pipeline.stages import decode as decode_stage
 from pipeline.stages.decode import Decode, DecodeConfig
 from pipeline.wire.acks import Snapshot
@@ -145,6 +145,20 @@ def test_every_snapshot_restores_to_the_same_output(file: Path) -> None:
         assert_same(decoded(rest_of(whole, snapshot), again), [b for b in expected if b.span.start >= given])
         cuts += 1
     assert cuts == len(whole)
+
+
+def test_what_may_still_come_is_not_more_than_is_said(file: Path) -> None:
+    """What comes at the end when nothing follows is what was held: no frame behind it can have been met."""
+    whole = packets(file)
+    reached = 0
+    for stop in range(1, len(whole) + 1):
+        current, given = stage(), 0
+        for batch in whole[:stop]:
+            given += sum(len(b) for b in current.process(Work(item=batch, span=batch.span)))
+        held = current.held()
+        assert sum(len(b) for b in current.finish()) <= held <= MOST_HELD + 8
+        assert given + held >= reached
+        reached = given + held
 
 
 def test_snapshot_starts_late_where_key_frames_allow(tmp_path: Path) -> None:

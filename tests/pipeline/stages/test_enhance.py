@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError, ModelError, ModelFormatError, Unreachable
+from pipeline.models import model_path
 from pipeline.models.runtime import RUNTIMES
 from pipeline.models.runtime.choose import pattern
 from pipeline.stage import StageEnv, Work
-from pipeline.stages.enhance import NUM_ENGINES, Enhance, EnhanceConfig, model_path
+from pipeline.stages.enhance import Enhance, EnhanceConfig
 from pipeline.vision.upscale import bicubic, upscale
 from pipeline.wire.acks import Stamp
 from pipeline.wire.frames import ColorSpec, FrameBatch, Size
 from pipeline.wire.ids import Span, stream_id
+from tests import pushed
 
 
 def batch(width: int = 48, height: int = 32, n: int = 3) -> FrameBatch:
@@ -112,11 +114,33 @@ def test_without_a_model_the_picture_is_bicubic(model: str, scale: int) -> None:
     assert np.array_equal(out.y[0], bicubic(source.planes().y[0], scale))
 
 
-def test_few_engines_stay_ready_and_all_sizes_work() -> None:
-    stage = opened()
-    for k in range(NUM_ENGINES + 2):
-        assert stage.process(work(batch(16 + k, 16))).size.width_px == 32 + 2 * k
-    assert len(stage._engines) == NUM_ENGINES
+def test_streams_with_weights_of_their_own_share_a_worker(tmp_path: Path) -> None:
+    """Both streams' stamps say version 3; one's weights add nothing to bicubic."""
+    stage, source = opened(), batch()
+    for name, factor in (("plain", 0.0), ("same", 1.0)):
+        (tmp_path / name / "models").mkdir(parents=True)
+        pushed.write(tmp_path / name / "models" / "f-edsr-3.safetensors", factor, 3)
+    stamp = Stamp(model="f-edsr-x2@3", runtime="openvino-int8")
+    plain, same = (
+        stage.process(Work(item=source, span=source.span, stamp=stamp, store=str(tmp_path / name))).data
+        for name in ("plain", "same")
+    )
+    assert np.array_equal(plain, upscale(source, 2).data)
+    assert np.array_equal(same, stage.process(work(source)).data)
+
+
+def test_weights_are_compiled_for_the_size_that_the_streams_frames_have(tmp_path: Path) -> None:
+    stage, source, store = opened(), batch(), str(tmp_path)
+    (tmp_path / "models").mkdir()
+    pushed.write(tmp_path / "models" / "f-edsr-3.safetensors", 1.0, 3)
+    stamp = Stamp(model="f-edsr-x2@3", runtime="openvino-int8")
+    stage.prepare(stamp, store=store)
+    assert len(stage._library) == 0, "no frame has come yet"
+    stage.process(Work(item=source, span=source.span, store=store))
+    stage.prepare(stamp, store=store)
+    assert len(stage._library) == 2
+    stage.process(Work(item=source, span=source.span, stamp=stamp, store=store))
+    assert len(stage._library) == 2
 
 
 def test_a_missing_or_damaged_model_is_said_with_its_path(tmp_path: Path) -> None:

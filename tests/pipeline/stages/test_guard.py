@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 from pipeline.media.degrade import Encoding, Picture, degrade
 from pipeline.media.synthetic import Scene, SceneConfig
+from pipeline.models import model_path
 from pipeline.models.fedsr import FEdsr, enhance_y
 from pipeline.models.load import load_model
 from pipeline.stage import StageEnv, Work
-from pipeline.stages.enhance import model_path
 from pipeline.stages.guard import Guard, GuardConfig
 from pipeline.vision.stability import num_blocks
 from pipeline.vision.upscale import upscale

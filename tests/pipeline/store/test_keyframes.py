@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from pipeline.errors import ModelFormatError
+from pipeline.store import keyframes
 from pipeline.store.keyframes import FILE_LIMIT_BYTES, MAX_CROPS, KeyFrame, dumps, loads
+from pipeline.store.objects import open_store
 
 
 def pair(crops: int = 3, side: int = 24, scale: int = 2) -> KeyFrame:
@@ -72,3 +76,22 @@ def test_pairs_that_do_not_fit_are_told_apart(low: tuple[int, ...], high: tuple[
 def test_any_bytes_are_a_key_frame_or_refused(data: bytes) -> None:
     with pytest.raises(ModelFormatError):
         loads(data, where="test")
+
+
+def test_the_last_ones_are_kept_and_the_latest_found(tmp_path: Path) -> None:
+    store, now_ns = open_store(str(tmp_path)), 2_000_000_000 * 10**9
+    for number in reversed(range(keyframes.KEPT + 3)):
+        data = dumps(replace(pair(crops=1, scale=3 if number == 17 else 2), captured_ns=10**9 * number))
+        keyframes.keep(store, data, now_ns=now_ns)
+    assert len(store.list("key-frames/")) == keyframes.KEPT
+    found = keyframes.latest(store, 3, scale=2)
+    assert [frame.captured_ns // 10**9 for frame in found] == [15, 16, 18]
+    assert [f.captured_ns // 10**9 for f in keyframes.latest(store, 9, scale=2, after_ns=15 * 10**9)] == [16, 18]
+    assert keyframes.latest(open_store(str(tmp_path / "none")), 1, scale=2) == []
+
+
+def test_a_key_frame_of_the_future_or_from_before_1970_is_refused(tmp_path: Path) -> None:
+    """It would be the latest one for ever."""
+    for captured_ns in (-1, 10**9 + keyframes.AHEAD_NS + 1):
+        with pytest.raises(ModelFormatError, match="was captured at"):
+            keyframes.keep(open_store(str(tmp_path)), dumps(replace(pair(), captured_ns=captured_ns)), now_ns=10**9)

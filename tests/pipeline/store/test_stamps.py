@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import StorageError
 from pipeline.store.objects import Store, open_store
 from pipeline.store.stamps import Aside, StampEntry, StampLog
-from pipeline.wire.acks import Stamp
+from pipeline.wire.acks import Stamp, stamp_at
 from pipeline.wire.ids import Span, StreamId
 
 ONE, TWO = Stamp(model="m@1", runtime="torch", threads=2), Stamp(model="m@2", runtime="torch", threads=2)
@@ -67,3 +67,14 @@ def test_damaged_stamps_say_what_to_do(store: Store) -> None:
     store.put("stamps/part-000000.json", b'[{"epoch": 0}]')
     with pytest.raises(StorageError, match=r"stamps are damaged.*--overwrite"):
         StampLog(store)
+
+
+def test_a_schedule_says_what_holds_from_a_frame_on_and_forgets_what_held_before(store: Store) -> None:
+    log = StampLog(store)
+    places = ((0, 0, ONE), (0, 16, TWO), (1, 8, ONE), (1, 24, TWO), (1, 24, ONE), (1, 40, TWO), (2, 0, ONE))
+    log.append([StampEntry(epoch=epoch, seq=seq, stamp=stamp) for epoch, seq, stamp in places])
+    assert log.schedule(0) == ((0, ONE), (16, TWO))
+    assert log.schedule(1) == ((0, TWO), (8, ONE), (24, ONE), (40, TWO))
+    assert log.schedule(1, since=24) == ((0, ONE), (40, TWO))
+    for seq in range(24, 60):
+        assert stamp_at(log.schedule(1, since=24), seq) == log.at(1, seq) == stamp_at(log.schedule(1), seq)
