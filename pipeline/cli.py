@@ -32,6 +32,7 @@ COMMANDS = {
     "stop": Command("actors.commands.stop:main", "stop streams"),
     "events": Command("actors.commands.events:main", "print what happens, as it happens"),
     "token": Command("actors.commands.token:main", "make, list and revoke tokens of the service"),
+    "publish": Command("pipeline.publisher.cli:main", "push a source and train the service's network on its scene"),
     "replay": Command("pipeline.commands.replay:main", "repeat a recorded run; gives the same output"),
     "serve": Command("serve_app:main", "run the service: HTTP API, live streams, web page"),
     "probe": Command("pipeline.commands.probe:main", "say what a source is and whether it can be used"),
