@@ -3,7 +3,7 @@
 In: the PSNR of the current model on a new scene before training, scaled to 0–1. Out: the largest gain in dB that a long
 run reached there. *Chosen*: sigmoids behind the three hidden layers, the output is linear and scaled; fitted by L-BFGS
 on all points at once, which takes a fraction of a second, so what ships is the data (gain.json, made by
-train/recipes/gain.py) and not its fit.
+publisher/coldstart.py) and not its fit.
 """
 
 from __future__ import annotations

@@ -201,10 +201,9 @@ class Learner:
             why=self._why,
         )
 
-    @property
-    def deployed(self) -> FEdsr:
-        """The network that the service has, as far as is known here."""
-        return self._deployed.net
+    def deployed_db(self, pair: Pair) -> float:
+        """Return the PSNR in dB of what the service has, as far as is known here, on a pair."""
+        return self._deployed.psnr_db(Sample.of(pair))
 
     # --- what is trained on, and what is judged by -------------------------------------------------------------------
 
