@@ -3,8 +3,8 @@
     python -m pipeline.publisher.coldstart [--data DIR] -o pipeline/models/gain.json
 
 is the recipe of the shipped file. Each scene (a clip of DIR/clips/train, or a rendered street) is encoded at several
-bitrates as `limpid publish` does it; the generic network is trained on it without a stop; kept are its PSNR on the first
-second and the largest gain that any later, future second showed.
+bitrates as `limpid publish` does it; the generic network is trained on it without a stop; kept are its PSNR on the
+first second and the largest gain that any later, future second showed.
 """
 
 from __future__ import annotations

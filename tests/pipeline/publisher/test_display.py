@@ -22,8 +22,8 @@ STANDING = Standing(
 STATUS = Status(
     frames=300, passed_over=1, pairs=24, at_s=12.0, size=Size(width_px=640, height_px=360),
     push=PushState(connected=True, pushed=299, dropped=50, waiting_s=0.1, connections=2, reason=""),
-    standing=STANDING, state="training, uploading", video_bps=480e3, upload_bps=300e3, uplink_bps=1e6, sent_bytes=142_000,
-    accepted=1, refused=0, failed=2, service="version 7", curve=(replace(STANDING.point, best_db=None), STANDING.point),
+    standing=STANDING, state="training, uploading", video_bps=480e3, upload_bps=300e3, uplink_bps=1e6,
+    sent_bytes=142_000, accepted=1, refused=0, failed=2, service="version 7", curve=(replace(STANDING.point, best_db=None), STANDING.point),
 )  # fmt: skip
 EMPTY = replace(STATUS, size=None, push=None, standing=None, state="starting", service="", curve=())
 
@@ -36,7 +36,7 @@ def test_a_terminal_shows_curves_state_and_uplink() -> None:
         show(STATUS)
     text = out.getvalue()
     for wanted in ("training, uploading", "31.50 dB", "32.25 dB", "640×360, 300 frames", "50 dropped", "+0.75 dB",
-                   "video 480, uploads 300 of 1000 kb/s", "1 taken, 0 refused, 2 not reached", "version 7"):  # fmt: skip
+                   "video 480, uploads 300 of 1000 kb/s", "1 taken, 0 refused, 2 not reached"):  # fmt: skip
         assert wanted in text
 
 
