@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -67,6 +68,7 @@ def main() -> int:
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--cases", default="clips,joined", help="clips, joined, or both")
     chosen = options.parse_args()
+    before = os.getloadavg()[0]
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     cases = chosen.cases.split(",")
@@ -105,6 +107,7 @@ def main() -> int:
             Row(case="mean of clips", metric="steps", unit="", value=steps, reference="continuous",
                 reference_value=1.0),
         ]  # fmt: skip
+    rows.append(Row(case="machine", metric="load_average_at_start", unit="", value=before))
     if chosen.json:
         write_json(chosen.json, rows)
     return 0

@@ -23,7 +23,8 @@ STATUS = Status(
     frames=300, passed_over=1, pairs=24, at_s=12.0, size=Size(width_px=640, height_px=360),
     push=PushState(connected=True, pushed=299, dropped=50, waiting_s=0.1, connections=2, reason=""),
     standing=STANDING, state="training, uploading", video_bps=480e3, upload_bps=300e3, uplink_bps=1e6,
-    sent_bytes=142_000, accepted=1, refused=0, failed=2, service="version 7", curve=(replace(STANDING.point, best_db=None), STANDING.point),
+    sent_bytes=142_000, accepted=1, refused=0, failed=2, service="version 7",
+    curve=(replace(STANDING.point, best_db=None), STANDING.point),
 )  # fmt: skip
 EMPTY = replace(STATUS, size=None, push=None, standing=None, state="starting", service="", curve=())
 
