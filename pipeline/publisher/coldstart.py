@@ -36,9 +36,9 @@ UNSTOPPED = PolicyConfig(fixed_gain_db=math.inf, patience_s=math.inf, max_steps=
 """A training that goes on as long as the stream does."""
 
 _SECONDS = 8.0  # of each scene
-_STEPS = 60  # between two pairs
-_BITS_A_PIXEL = (0.05, 0.15, 0.4)  # 350 kb/s, 1 and 2.8 Mb/s at 640×360, 30 Hz
-_STREETS = 6
+_STEPS = 30  # between two pairs
+_BITS_A_PIXEL = (0.07, 0.3)  # 500 kb/s and 2 Mb/s at 640×360, 30 Hz
+_STREETS = 4
 _STREET_RATE = Fraction(10)
 
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LinearLR
 
-from pipeline.models.fedsr import FEdsr, input_ranges
+from pipeline.models.fedsr import HEAD_GAIN, TAIL_GAIN, FEdsr, input_ranges
 from pipeline.publisher.monitor import Monitor, MonitorConfig, Point
 from pipeline.publisher.pairs import Pair, Sample, crops
 from pipeline.publisher.policy import Action, Begin, Policy, PolicyConfig, Send, Stop, Weights
@@ -37,6 +38,7 @@ class LearnConfig:
     """How the network is trained and judged."""
 
     rate: float = 1e-3  # of Adam
+    warmup_steps: int = 30  # over which the rate rises
     batch: int = 8
     crop_px: int = 48  # of the low-resolution picture
     loss: str = "mse"  # what PSNR is made of; a key of LOSSES
@@ -116,7 +118,8 @@ class Learner:
         self._version = header.version
         self._net = _copy(net).train().requires_grad_(True)
         self._average = net
-        self._optimizer = torch.optim.Adam(self._net.parameters(), lr=config.rate, betas=(0.9, 0.99))
+        self._optimizer = _optimizer(self._net, config.rate)
+        self._warmup = _warmup(self._optimizer, config)
         self._samples: deque[Sample] = deque()
         self._since_s = 0.0
         self._monitor = Monitor(config.monitor)
@@ -177,6 +180,7 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
+        self._warmup.step()
         self._steps += 1
         self._total_steps += 1
         follow = 1 - min(config.average, self._steps / (self._steps + 10))
@@ -260,7 +264,8 @@ class Learner:
         self._trainings += 1
         self._net.load_state_dict(self._start.net.state_dict())
         self._average = _copy(self._start.net)
-        self._optimizer = torch.optim.Adam(self._net.parameters(), lr=self._config.rate, betas=(0.9, 0.99))
+        self._optimizer = _optimizer(self._net, self._config.rate)
+        self._warmup = _warmup(self._optimizer, self._config)
 
     def _offer(self, what: Weights) -> Offer:
         model = self._generic if what is Weights.GENERIC else self._best
@@ -306,6 +311,21 @@ def _copy(net: FEdsr) -> FEdsr:
     out = FEdsr(net.config)
     out.load_state_dict(net.state_dict())
     return out.eval().requires_grad_(False)
+
+
+def _optimizer(net: FEdsr, rate: float) -> torch.optim.Adam:
+    """Return Adam with each layer's rate scaled as in the training of the generic weights, where gains did it.
+
+    Adam moves all weights by equal steps, but the tail's are a sixteenth of the others'. Without the scaling the first
+    steps undo what the network can (measured: docs/publishing.md).
+    """
+    gains = {"head": HEAD_GAIN, "tail": TAIL_GAIN}
+    groups = [{"params": list(conv.parameters()), "lr": rate * gains.get(name, 1.0)} for name, conv in net.layers()]
+    return torch.optim.Adam(groups, betas=(0.9, 0.99))
+
+
+def _warmup(optimizer: torch.optim.Adam, config: LearnConfig) -> LinearLR:
+    return LinearLR(optimizer, start_factor=0.05, total_iters=config.warmup_steps)
 
 
 def _psnr_db(net: FEdsr, sample: Sample) -> float:

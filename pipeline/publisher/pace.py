@@ -4,6 +4,7 @@ from __future__ import annotations
 
 MARGIN = 0.1  # of the uplink that is left to headers, acknowledgements and other users
 _BURST_S = 0.05  # of sending that may be made up for: a burst of uploads is a delay of the video
+_SHORTEST_S, _LONGEST_S = 0.001, 1.0  # waits: rounding must not make one of nothing, and the video changes meanwhile
 _OVERHEAD = 1.06  # bytes on the wire a byte of payload: 40 to 80 bytes of headers in 1,500
 
 
@@ -33,4 +34,4 @@ class Bucket:
         if self._tokens >= wanted:
             self._tokens -= wanted
             return 0.0
-        return min(1.0, (wanted - self._tokens) / rate_bps) if rate_bps else 1.0
+        return min(_LONGEST_S, max(_SHORTEST_S, (wanted - self._tokens) / rate_bps)) if rate_bps else _LONGEST_S

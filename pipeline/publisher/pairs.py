@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.vision.upscale import bicubic
 
 _STRIPS = 3
-_STRIP_SHARE = 6  # each strip is a sixth of the frame, so that half of it is looked at
+_STRIP_SHARE = 9  # each strip is a ninth of the frame, so that a third of it is looked at
 _LEAST_STRIP_PX = 32
 
 Plane = NDArray[np.uint8]
@@ -57,7 +57,7 @@ class Sample:
     def strips(self) -> tuple[Plane, Plane, Plane]:
         """Return low (3, p, w), base and high (3, s·p, s·w): the strips of the frame that models are scored on.
 
-        Strips rather than the frame halve the cost, and rather than tiles leave little of it to borders.
+        Strips cost a third of the frame, and rather than tiles leave little of it to borders.
         """
         height, s = self.pair.low.shape[0], self.pair.scale
         side = min(height, max(_LEAST_STRIP_PX, height // _STRIP_SHARE))

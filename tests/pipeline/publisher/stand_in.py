@@ -44,14 +44,14 @@ class Service:
                     status, body = self._taken(self.rfile.read(int(self.headers["Content-Length"])))
                 finally:
                     service._now -= 1
+                with service.changed:
+                    service.asked.append(f"PUT {self.path}")
+                    service.changed.notify_all()
                 data = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
-                with service.changed:
-                    service.asked.append(f"PUT {self.path}")
-                    service.changed.notify_all()
 
             def _taken(self, data: bytes) -> tuple[int, dict[str, object]]:
                 if token and self.headers["Authorization"] != f"Bearer {token}":

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pipeline.models.load import build
+from pipeline.publisher.coldstart import UNSTOPPED
 from pipeline.publisher.learner import LearnConfig, Learner, Offer
 from pipeline.publisher.policy import PolicyConfig
 from pipeline.vision.upscale import bicubic
@@ -89,7 +90,7 @@ def test_the_last_second_is_never_trained_on() -> None:
 
 
 def test_a_silent_source_is_not_trained_on_for_ever() -> None:
-    learner = Learner(*generic(), replace(CONFIG, batch=1, crop_px=16), lambda _: 9.0)
+    learner = Learner(*generic(), replace(CONFIG, batch=1, crop_px=16, policy=UNSTOPPED), lambda _: 9.0)
     learner.look(pair(0))
     steps = 0
     while learner.training:
