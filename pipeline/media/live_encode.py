@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.error
@@ -68,7 +69,7 @@ class LiveDecoder:
 
     def decode(self, packet: LivePacket) -> NDArray[np.uint8]:
         """Return the luma (H, W) of the packet's picture; every packet has to be given, in order."""
-        fed: av.Packet[av.VideoStream] = av.Packet(packet.data)
+        fed: av.Packet[Any] = av.Packet(packet.data)
         fed.pts = fed.dts = packet.pts_ms
         (frame,) = self._context.decode(fed)
         plane = frame.planes[0]

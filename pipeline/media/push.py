@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.error
@@ -55,8 +56,8 @@ class FlvOut:
 
     def write(self, packet: LivePacket) -> None:
         """Send a packet; the first one connects."""
-        out: av.Packet[av.VideoStream] = av.Packet(packet.data)
-        out.stream = self._stream  # type: ignore[assignment]
+        out: av.Packet[Any] = av.Packet(packet.data)
+        out.stream = self._stream
         out.time_base = _MILLISECOND
         out.pts = out.dts = packet.pts_ms
         out.is_keyframe = packet.key

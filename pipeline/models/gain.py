@@ -22,7 +22,7 @@ WIDTH = 20
 PSNR_DB = (20.0, 50.0)  # what 0 and 1 of the input stand for
 GAIN_DB = 3.0  # what 1 of the output stands for
 L2 = 1e-5  # of all weights, biases left out
-_STEPS = 300
+_STEPS = 80
 _SEED = 1
 
 Points = Sequence[tuple[float, float]]  # (PSNR before, largest gain), both in dB

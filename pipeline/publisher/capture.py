@@ -1,7 +1,7 @@
 """Capture: true pictures in, at live speed; low-resolution packets and pairs of key frames out.
 
-A file is paced by its own time stamps; what is live comes when it comes. Where the machine is too slow for a file,
-pictures are passed over (and counted) rather than shown late.
+A file is paced by its own time stamps; what is live comes when it comes. Where the machine or
+the file's server is too slow, the stream is late by as much (and says so): no picture is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.publisher.frames import Frame, Frames
 from pipeline.publisher.pairs import Pair
 from pipeline.wire.frames import Size
 
-_LATE_S = 0.5  # behind its time, from which on a picture of a file is passed over
+_LATE_S = 1.0  # behind its time, from which on a file is late for good; less is caught up
 _LEAST_PX = 48  # sides of the low-resolution picture: a training crop
 
 
@@ -61,12 +61,12 @@ def low_size(source: Size, config: CaptureConfig) -> Size:
 
 @dataclass(kw_only=True, slots=True)
 class Captured:
-    """Counts so far: frames pushed, pictures passed over, pairs; and the stream's time in seconds."""
+    """So far: frames pushed, pairs taken, the stream's time, and by how much a file has come to be late, in seconds."""
 
     frames: int = 0
-    passed_over: int = 0
     pairs: int = 0
     at_s: float = 0.0
+    late_s: float = 0.0
 
 
 class Capture:
@@ -100,17 +100,15 @@ class Capture:
             SourceError, StageError: it cannot be read.
         """
         coder: _Coder | None = None
-        begun_s: float | None = None
+        self._begun_s: float | None = None
         try:
             for frame in self._frames.frames():
                 if self._stop.is_set():
                     return
                 if frame is None:
                     continue
-                if begun_s is None:
-                    begun_s = self._clock() - frame.at_s
-                if not self._frames.live and not self._await(begun_s + frame.at_s):
-                    continue
+                if not self._frames.live:
+                    self._await(frame.at_s)
                 if coder is None:
                     height, width = frame.picture.y.shape
                     low = low_size(Size(width_px=width, height_px=height), self._config)
@@ -124,15 +122,17 @@ class Capture:
         finally:
             self._frames.close()
 
-    def _await(self, due_s: float) -> bool:
-        """Wait until a picture of a file is due; False where it is too late for it."""
-        left_s = due_s - self._clock()
+    def _await(self, at_s: float) -> None:
+        """Wait until a picture of a file is due."""
+        now_s = self._clock()
+        if self._begun_s is None:
+            self._begun_s = now_s - at_s
+        left_s = self._begun_s + at_s - now_s
         if left_s < -_LATE_S:
-            self.counts.passed_over += 1
-            return False
-        if left_s > 0:
+            self.counts.late_s -= left_s
+            self._begun_s -= left_s
+        elif left_s > 0:
             self._stop.wait(left_s)
-        return True
 
 
 class _Coder:

@@ -89,7 +89,7 @@ def picture(status: Status) -> Group:
     push, standing = status.push, status.standing
     table.add_row("state", status.state + (f" ({standing.why})" if standing and standing.why else ""))
     size = f"{status.size}, " if status.size is not None else ""
-    table.add_row("video", f"{size}{status.frames} frames, {status.passed_over} passed over, {status.at_s:.0f} s")
+    table.add_row("video", f"{size}{status.frames} frames, {status.at_s:.0f} s, late by {status.late_s:.1f} s")
     if push is not None:
         how = "connected" if push.connected else f"not connected: {push.reason}"
         waits = f"{push.pushed} pushed, {push.dropped} dropped, {push.waiting_s:.1f} s waiting"

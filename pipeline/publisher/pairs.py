@@ -76,7 +76,9 @@ def crops(
 
     Of two candidates the one with more texture is taken, with the probability `textured`.
     """
-    lows, bases, highs = [], [], []
+    lows: list[Plane] = []
+    bases: list[Plane] = []
+    highs: list[Plane] = []
     for chosen in rng.integers(0, len(samples), num):
         sample = samples[chosen]
         low, s = sample.pair.low, sample.pair.scale

@@ -59,9 +59,9 @@ class Status:
     """
 
     frames: int
-    passed_over: int
     pairs: int
     at_s: float
+    late_s: float
     size: Size | None
     push: PushState | None
     standing: Standing | None
@@ -119,9 +119,9 @@ class Session:
             self._measured = (now_s, sent, upload_bps)
         return Status(
             frames=counts.frames,
-            passed_over=counts.passed_over,
             pairs=counts.pairs,
             at_s=counts.at_s,
+            late_s=counts.late_s,
             size=self._size,
             push=self._pusher.state() if self._pusher is not None else None,
             standing=standing,

@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.publisher.learner import LearnConfig, Learner, Offer, Standing
 from pipeline.publisher.pairs import Pair
 
-_NICE = 10
+_NICE = 5  # below the video, above what is nobody's hurry
 _WAITING = 4  # pairs that wait while the process is busy; older ones go: the newest tell most
 _LEAVE_S = 3.0
 

@@ -92,7 +92,7 @@ def test_a_file_is_read_at_its_own_speed() -> None:
     assert clock.waited == pytest.approx([0.1] * 24)
     assert [packet.pts_ms for packet in packets] == [100 * i for i in range(25)]
     assert [i for i, packet in enumerate(packets) if packet.key] == [0, 20]
-    assert (capture.counts.frames, capture.counts.passed_over, frames.closed) == (25, 0, True)
+    assert (capture.counts.frames, capture.counts.late_s, frames.closed) == (25, 0.0, True)
 
 
 def test_what_is_live_is_not_waited_for() -> None:
@@ -112,16 +112,17 @@ def test_pairs_hold_what_a_viewer_decodes_and_what_was_true() -> None:
         assert np.array_equal(pair.high, true)
 
 
-def test_where_reading_is_too_slow_pictures_are_passed_over_not_late() -> None:
-    """0.2 s each, for pictures 0.1 s apart: the sixth is 0.5 s late, the seventh more, and no more waits."""
+def test_where_reading_is_too_slow_the_stream_is_late_and_whole() -> None:
+    """0.6 s each, for pictures 0.1 s apart: the fourth would be 1.5 s late, so it is due when it comes; and so on."""
     clock = Clock()
 
     def slow() -> None:
-        clock.now_s += 0.2
+        clock.now_s += 0.6
 
     capture, packets, _, _ = captured(Made(12, slow=slow), clock)
-    assert capture.counts.passed_over == 12 - len(packets) > 4
-    assert [packet.pts_ms for packet in packets] == [100 * i for i in range(len(packets))]
+    assert [packet.pts_ms for packet in packets] == [100 * i for i in range(12)]
+    assert capture.counts.late_s == pytest.approx(3 * 1.5)
+    assert clock.waited == []
 
 
 @pytest.mark.parametrize(

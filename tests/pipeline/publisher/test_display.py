@@ -20,7 +20,7 @@ STANDING = Standing(
     total_steps=300, gain_db=0.75, target_db=0.9, trainings=2, deployed=1_700_000_000, why="the target is reached",
 )  # fmt: skip
 STATUS = Status(
-    frames=300, passed_over=1, pairs=24, at_s=12.0, size=Size(width_px=640, height_px=360),
+    frames=300, pairs=24, at_s=12.0, late_s=0.0, size=Size(width_px=640, height_px=360),
     push=PushState(connected=True, pushed=299, dropped=50, waiting_s=0.1, connections=2, reason=""),
     standing=STANDING, state="training, uploading", video_bps=480e3, upload_bps=300e3, uplink_bps=1e6,
     sent_bytes=142_000, accepted=1, refused=0, failed=2, service="version 7",

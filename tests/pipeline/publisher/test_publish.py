@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pipeline.cli import main
+from pipeline.media.degrade import Picture
+from pipeline.media.live_encode import LiveEncoder
+from pipeline.media.push import FlvOut
 from pipeline.media.source import SourceOptions, open_source
+from pipeline.media.synthetic import Scene, SceneConfig
+from pipeline.store import modelfile
+from pipeline.wire.frames import ColorSpec, Size
 from tests.live_peers import decoded, reading
+from tests.pipeline.publisher.made import generic
 from tests.pipeline.publisher.stand_in import Service
 from tests.service.test_live_sources import Nginx
 
@@ -38,6 +46,19 @@ def words(tmp_path: Path, source: str, target: str, service: str = "http://127.0
     return [source, target, *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
+def scene_file(path: Path) -> Path:
+    """60 s of the rendered scene, 192×128 at 10 Hz: two rendered seconds again and again, which is cheaper."""
+    size = Size(width_px=192, height_px=128)
+    scene = Scene(SceneConfig(width=192, height=128, fps=Fraction(10), seed=4, audio=False))
+    pictures = [Picture.from_i420(scene.frame(i).i420, width_px=192, height_px=128) for i in range(20)]
+    encoder = LiveEncoder(size=size, rate=Fraction(10), bitrate_bps=2_000_000, color=ColorSpec())
+    out = FlvOut(str(path), size=size)
+    for i in range(600):
+        out.write(encoder.encode(pictures[i % 20], 100 * i))
+    out.close()
+    return path
+
+
 def test_frames_and_models_arrive_and_ctrl_c_ends_it(tmp_path: Path, key: Ed25519PrivateKey) -> None:
     """The stand-in checks each model's signature, shapes and values, and each key frame."""
     nginx = Nginx(tmp_path)
@@ -49,23 +70,32 @@ def test_frames_and_models_arrive_and_ctrl_c_ends_it(tmp_path: Path, key: Ed2551
         reading(open_source(nginx.uri, options=options)) as reader,
         (tmp_path / "log").open("wb") as log,
     ):
-        command = [*LIMPID, *words(tmp_path, f"{SCENE}&seconds=90", nginx.uri, service.url, uplink="20M"), "--json"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True)
-        try:
-            with service.changed:
-                came = service.changed.wait_for(lambda: service.models, 60)
-            assert came, (tmp_path / "log").read_text()
-            reader.wait_video(0, 40)
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-            said, _ = process.communicate(timeout=30)
-        finally:
-            if process.poll() is None:
+        header, net = generic()
+        modelfile.save(tmp_path / "generic.safetensors", header, net.state_dict())
+        command = words(
+            tmp_path,
+            str(scene_file(tmp_path / "scene.flv")),
+            nginx.uri,
+            service.url,
+            uplink="20M",
+            model=str(tmp_path / "generic.safetensors"),
+        )
+        with subprocess.Popen(
+            [*LIMPID, *command, "--json"], stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True
+        ) as process:
+            try:
+                with service.changed:
+                    came = service.changed.wait_for(lambda: service.models, 120)
+                assert came, (tmp_path / "log").read_text()
+                reader.wait_video(0, 40)
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+                said, _ = process.communicate(timeout=30)
+            finally:
                 process.kill()
-                process.wait(10)
         assert process.returncode == 130
         assert decoded(reader, 0) == len(reader.video(0))
     last = json.loads(said.splitlines()[-1])
-    assert last["size"] == {"width_px": 96, "height_px": 64} and last["passed_over"] == 0
+    assert last["size"] == {"width_px": 96, "height_px": 64} and last["frames"] > 40
     assert last["push"]["dropped"] == 0 and last["frames"] - last["push"]["pushed"] < 40
     assert last["accepted"] >= 1 and last["failed"] == 0
     assert service.most_at_once == 1 and len(service.key_frames) >= 1
@@ -106,7 +136,7 @@ def test_wrong_use_is_2_and_says_what(
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("rate", ["", "fast", "-1k", "1"])
+@pytest.mark.parametrize("rate", ["", "fast", "0k", "1"])
 def test_a_rate_is_bits_a_second(tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["publish", *words(tmp_path, SCENE, "rtmp://127.0.0.1/live/a", bitrate=rate)])
