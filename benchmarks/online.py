@@ -86,6 +86,9 @@ def main() -> int:
         if "clips" in cases:
             material = _material(part.name, [part], bitrate_bps=500_000)
             found = _compare(material, chosen.steps, chosen.upload_s, chosen.seeds, rows, lines)
+            print(*lines[-2:], sep="\n", file=sys.stderr, flush=True)
+            if chosen.json:
+                write_json(chosen.json, rows)  # it takes minutes a clip: what is there is kept
             if long or chosen.quick:
                 for policy, each in gains.items():
                     each.append(found[policy][0])
@@ -139,7 +142,8 @@ def _material(name: str, parts: Sequence[Part], *, bitrate_bps: int) -> Material
 def _run(material: Material, config: LearnConfig, steps_a_second: int, upload_s: float) -> Ran:
     """Have a Learner follow the stream; each pair is scored with what the service has by then."""
     header, net = load_model(SHIPPED / "f-edsr-x2.safetensors")
-    learner = Learner(header, net.fold(), config, gain.fit(gain.load_points()))
+    predict = gain.fit(gain.load_points()) if config.policy != UNSTOPPED else lambda _: math.inf
+    learner = Learner(header, net.fold(), config, predict)
     begun_s = time.process_time()
     scores: list[float] = []
     arrives_s: float | None = None
