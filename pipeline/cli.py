@@ -34,6 +34,7 @@ COMMANDS = {
     "token": Command("actors.commands.token:main", "make, list and revoke tokens of the service"),
     "model": Command("actors.commands.model:main", "model files, and the models of streams"),
     "key": Command("pipeline.commands.key:main", "make a key by which a publisher signs models"),
+    "publish": Command("pipeline.publisher.cli:main", "push a source and train the service's network on its scene"),
     "replay": Command("pipeline.commands.replay:main", "repeat a recorded run; gives the same output"),
     "serve": Command("serve_app:main", "run the service: HTTP API, live streams, web page"),
     "probe": Command("pipeline.commands.probe:main", "say what a source is and whether it can be used"),

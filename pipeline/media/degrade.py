@@ -131,8 +131,8 @@ def degrade(pictures: Sequence[Picture], encoding: Encoding, *, scale: int) -> l
     out: list[Picture] = []
     for i, picture in enumerate([*low, None]):
         for packet in encoder.encode(_frame(picture, i) if picture is not None else None):
-            out += [_picture(frame) for frame in decoder.decode(packet)]
-    out += [_picture(frame) for frame in decoder.decode(None)]
+            out += [picture_of(frame) for frame in decoder.decode(packet)]
+    out += [picture_of(frame) for frame in decoder.decode(None)]
     assert len(out) == len(pictures), (len(out), len(pictures))
     return out
 
@@ -157,7 +157,7 @@ def pictures_of(path: Path, *, stream: int = 0, start: int = 0, count: int | Non
                 if count is not None and i >= start + count:
                     return
                 if i >= start:
-                    yield _picture(frame).cropped(4)
+                    yield picture_of(frame).cropped(4)
         except av.FFmpegError as error:
             raise CorruptMedia(f"cannot be decoded: {error}", where=str(path)) from error
 
@@ -186,7 +186,8 @@ def _frame(picture: Picture, pts: int) -> av.VideoFrame:
     return frame
 
 
-def _picture(frame: av.VideoFrame) -> Picture:
+def picture_of(frame: av.VideoFrame) -> Picture:
+    """Return a decoded frame as 4:2:0, sides cut to even ones; a copy."""
     if frame.format.name not in ("yuv420p", "yuvj420p"):
         frame = frame.reformat(format="yuv420p")
     width, height = frame.width // 2 * 2, frame.height // 2 * 2

@@ -145,6 +145,15 @@ def test_clips_finds_what_is_wrong(bench: None) -> None:
     assert compare(good, moved, whole=True)["faults"] == ["1 pts differ (frame 1: 0.040011 s, not 0.040000)"]
 
 
+def test_online_compares_the_policies(tmp_path: Path) -> None:
+    """Two streets of 4 s at 4 steps a second: continuous does all 16 of them each, adaptive no more."""
+    rows = rows_of("online", tmp_path / "o.json", "--steps", "4")
+    steps = {r["case"]: r["value"] for r in rows if r["metric"] == "steps"}
+    assert steps["street 1, continuous"] == steps["street 2, continuous"] == 16
+    assert steps["street 1, adaptive"] <= 16 and steps["joined, 2 clips, continuous"] > 0
+    assert {r["metric"] for r in rows} >= {"psnr_y", "gain", "worst_second", "worst_second_behind_a_cut", "cpu_time"}
+
+
 def test_memory_takes_the_slope_of_the_line(bench: None) -> None:
     from memory import _slope
 

@@ -1,0 +1,1 @@
+"""The streamer's side: `limpid publish` encodes, pushes, watches, trains and uploads. It needs no Ray."""
