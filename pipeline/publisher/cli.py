@@ -10,12 +10,12 @@ from pathlib import Path
 from pipeline.commands.stopping import stop_on_signals
 from pipeline.errors import ConfigError
 from pipeline.media.hostile import scheme_of
+from pipeline.models import FAMILY, model_path
 from pipeline.publisher.capture import CaptureConfig
 from pipeline.publisher.display import Display, JsonLines
 from pipeline.publisher.frames import open_frames
 from pipeline.publisher.session import Session, SessionConfig
 from pipeline.publisher.upload import check_service, load_key
-from pipeline.stages.enhance import FAMILY, model_path
 from pipeline.wire.ids import stream_id
 
 EVERY_S = 1.0
