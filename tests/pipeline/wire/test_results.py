@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.wire.frames import ColorSpec, FrameBatch, Size
 from pipeline.wire.ids import Span, StreamId
-from pipeline.wire.results import GuardReport, GuardResult, QualityReport, RefineReport
+from pipeline.wire.results import GuardReport, GuardResult, QualityReport, RefineReport, RefineResult
 
 SPAN = Span(stream=StreamId("a"), epoch=0, start=4, stop=7)
 QUALITY = QualityReport(
