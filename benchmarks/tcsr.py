@@ -25,7 +25,8 @@ from pipeline.commands.eval_sr import QUICK, Sample, clips
 from pipeline.media.degrade import Encoding, Picture, degrade, pictures_of, stream_facts
 from pipeline.models.load import load_model, load_tcsr
 from pipeline.models.runtime import Engine, open_engine
-from pipeline.models.tcsr import Tcsr, refine_y
+from pipeline.models.runtime.refiner import open_refiner
+from pipeline.models.tcsr import Tcsr
 from pipeline.stages.enhance import model_path
 from pipeline.train.metrics import psnr_db
 from pipeline.vision.motion import dense_flow
@@ -103,12 +104,13 @@ def quality(moments: Sequence[Moment], net: Tcsr, base: str) -> dict[str, float]
     height, width = moments[0].low[0].shape
     size = Size(width_px=width, height_px=height)
     engines = {name: engine(model, size) for name, model in {BASE: base, **LARGER}.items()}
+    refiner = open_refiner(net, size.times(SCALE))
     found: dict[str, list[float]] = {"bicubic": [], BASE: [], OURS: [], **{name: [] for name in LARGER}}
     for moment in moments:
         before, y, after = (engines[BASE].upscale(low[None])[0] for low in moment.low)
         found["bicubic"].append(psnr_db(bicubic(moment.low[1], SCALE), moment.true))
         found[BASE].append(psnr_db(y, moment.true))
-        found[OURS].append(psnr_db(refine_y(net, y, (before, after)), moment.true))
+        found[OURS].append(psnr_db(refiner.refine(y, (before, after)), moment.true))
         for name in LARGER:
             found[name].append(psnr_db(engines[name].upscale(moment.low[1][None])[0], moment.true))
     return {name: float(np.mean(values)) for name, values in found.items()}
@@ -172,10 +174,11 @@ def cost(net: Tcsr, base: str, repeats: int) -> list[Row]:
     }
     first = engines[f"{BASE} {RUNTIME}"]
     before, y, after = (first.upscale(plane[None])[0] for plane in low)
+    refiner = open_refiner(net, size.times(SCALE))
     down = [in_source_band(plane, SCALE) for plane in (y, before, after)]
 
     def both(plane: Plane) -> object:
-        return refine_y(net, first.upscale(plane[None])[0], (before, after))
+        return refiner.refine(first.upscale(plane[None])[0], (before, after))
 
     calls: dict[str, Callable[[], object]] = {
         OURS: lambda: both(low[1]),

@@ -441,8 +441,8 @@ class _Loader:
             return None
         section = getattr(self._settings, _reference(entry.stage), None)
         values = {key: getattr(section, key) for key in known if section is not None and hasattr(section, key)}
-        if "scale" in known and self._settings is not None:
-            values["scale"] = self._settings.enhance.scale  # one for the whole flow
+        if self._settings is not None and _reference(entry.stage) == "refine":
+            values["scale"] = self._settings.enhance.scale  # that of the frames it gets
         try:
             return TypeAdapter(entry.stage.Config).validate_python({**values, **entry.config})
         except ValidationError as error:

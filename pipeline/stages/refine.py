@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, ModelError
 from pipeline.stage import PooledStage, Resources, StageConfig, StageEnv, StageSpec, Work
-from pipeline.stages.enhance import model_path
+from pipeline.stages.enhance import NUM_ENGINES, model_path
 from pipeline.wire.acks import CONVENTIONAL_RUNTIME, Stamp
-from pipeline.wire.frames import FrameBatch
+from pipeline.wire.frames import FrameBatch, Size
 from pipeline.wire.ids import Span
 from pipeline.wire.results import RefineReport, RefineResult
 
 if TYPE_CHECKING:
+    from pipeline.models.runtime.refiner import Refiner
     from pipeline.models.tcsr import Tcsr
 
 FAMILY = "tcsr"
@@ -87,6 +89,7 @@ class Refine(PooledStage[RefineConfig, FrameBatch, RefineResult]):
                 f"the model looks at {net.config.k} frames on each side", where=str(path), hint="train one with k 1"
             )
         self._net: Tcsr = net.fold().to(env.device)
+        self._refiners: OrderedDict[tuple[Size, int], Refiner] = OrderedDict()
 
     def process(self, work: Work[FrameBatch]) -> RefineResult:
         """Return the batch with the picked frames refined; as it is where no network enhanced it."""
@@ -94,9 +97,7 @@ class Refine(PooledStage[RefineConfig, FrameBatch, RefineResult]):
         picked = picked_frames(work.span, self.config.budget)
         if stamp.runtime == CONVENTIONAL_RUNTIME or "enhance" in stamp.set_aside or not picked.any():
             return _unrefined(batch)
-        from pipeline.models.tcsr import refine_y  # noqa: PLC0415  # PyTorch, loaded at `open`
-
-        self._pin_threads(stamp)
+        refiner = self._refiner(batch.size, self._threads(stamp))
         out = replace(batch, data=batch.data.copy())
         y_NHW, refined_NHW = batch.planes().y, out.planes().y
         before = y_NHW[0] if work.before is None else work.before.planes().y[-1]
@@ -104,20 +105,30 @@ class Refine(PooledStage[RefineConfig, FrameBatch, RefineResult]):
         around = [before, *y_NHW, after]
         for i in np.flatnonzero(picked):
             neighbours = (around[i], around[i + 2])
-            refined_NHW[i] = refine_y(self._net, y_NHW[i], neighbours)
+            refined_NHW[i] = refiner.refine(y_NHW[i], neighbours)
         return RefineResult(span=work.span, frames=out, report=RefineReport(span=work.span, refined=picked))
 
     def bypass(self, work: Work[FrameBatch]) -> RefineResult:
         """Return the enhanced frames as they are."""
         return _unrefined(work.item)
 
-    def _pin_threads(self, stamp: Stamp) -> None:
-        """PyTorch's threads are one setting a process; other counts may give other bytes."""
-        import torch  # noqa: PLC0415
+    def close(self) -> None:
+        """Let go of the compiled networks."""
+        self._refiners = OrderedDict()
 
-        threads = stamp.threads if stamp.runtime else self.config.threads or self.env.threads
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+    def _threads(self, stamp: Stamp) -> int:
+        return stamp.threads if stamp.runtime else self.config.threads or self.env.threads
+
+    def _refiner(self, size: Size, threads: int) -> Refiner:
+        from pipeline.models.runtime.refiner import open_refiner  # noqa: PLC0415  # PyTorch, loaded at `open`
+
+        key = (size, threads)
+        if key not in self._refiners:
+            self._refiners[key] = open_refiner(self._net, size, device=self.env.device, threads=threads)
+            if len(self._refiners) > NUM_ENGINES:
+                self._refiners.popitem(last=False)
+        self._refiners.move_to_end(key)
+        return self._refiners[key]
 
 
 def picked_frames(span: Span, budget: float) -> NDArray[np.bool_]:

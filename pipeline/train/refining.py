@@ -281,6 +281,6 @@ def _turned(
 
 def _tensors(near: NDArray[np.uint8], true: NDArray[np.uint8], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Return target (N, 1, P, P), neighbours (N, K, P, P) and truth (N, 1, P, P) on `device`, float in 0..1."""
-    x = torch.from_numpy(np.ascontiguousarray(near)).to(device).float() / 255
-    y = torch.from_numpy(np.ascontiguousarray(true)).to(device).float() / 255
+    x = torch.from_numpy(np.array(near)).to(device).float() / 255  # a copy: what is read from the cache is read-only
+    y = torch.from_numpy(np.array(true)).to(device).float() / 255
     return x[:, :1], x[:, 1:], y[:, None]

@@ -16,7 +16,8 @@ from pipeline.flow.local import run_local
 from pipeline.graph import choose_stamp, graph_of
 from pipeline.models.load import load_tcsr
 from pipeline.models.runtime.choose import pattern
-from pipeline.models.tcsr import Tcsr, TcsrConfig, refine_y
+from pipeline.models.runtime.refiner import open_refiner
+from pipeline.models.tcsr import Tcsr, TcsrConfig
 from pipeline.stage import StageEnv, Work
 from pipeline.stages.enhance import model_path
 from pipeline.stages.refine import Refine, RefineConfig, picked_frames
@@ -88,9 +89,10 @@ def test_each_frame_is_refined_by_its_neighbours_and_all_else_is_kept() -> None:
         if field.name != "data":
             assert np.array_equal(getattr(out, field.name), getattr(source, field.name)), field.name
     y, planes = source.planes().y, out.planes()
-    network = load_tcsr(model_path("tcsr"))[1].fold()
+    size = source.size
+    refiner = open_refiner(load_tcsr(model_path("tcsr"))[1].fold(), size)
     for i in (0, 5, 9):
-        wanted = refine_y(network, y[i], (y[max(0, i - 1)], y[min(9, i + 1)]))
+        wanted = refiner.refine(y[i], (y[max(0, i - 1)], y[min(9, i + 1)]))
         assert np.array_equal(planes.y[i], wanted)
     assert np.array_equal(planes.u, source.planes().u) and np.array_equal(planes.v, source.planes().v)
     assert not np.array_equal(planes.y, y)
