@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import openvino as ov
+import torch
 from numpy.typing import NDArray
 from openvino import opset13 as op
 from torch import nn
@@ -40,14 +41,16 @@ def open_refiner(net: Tcsr, size: Size, *, device: str = "cpu", threads: int = 1
     """Return the folded `net`, which lies on `device`, ready for frames of `size` (F-EDSR's output)."""
     if device == "cpu" and isinstance(net.fusion, DifferenceFusion) and net.config.unshuffle > 1:
         return _OpenVino(net, size, threads)
-    return _PyTorch(net)
+    return _PyTorch(net, threads)
 
 
 class _PyTorch:
-    def __init__(self, net: Tcsr) -> None:
-        self._net = net
+    def __init__(self, net: Tcsr, threads: int) -> None:
+        self._net, self._threads = net, threads
 
     def refine(self, target_HW: Plane, neighbours: Sequence[Plane]) -> Plane:
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)  # one setting a process: others may have changed it
         return refine_y(self._net, target_HW, neighbours)
 
 
@@ -70,9 +73,7 @@ class _OpenVino:
     def refine(self, target_HW: Plane, neighbours: Sequence[Plane]) -> Plane:
         planes = [target_HW, *(aligned_plane(target_HW, neighbour, self._scale) for neighbour in neighbours)]
         height, width = target_HW.shape
-        bottom, right = (
-            len_ - MARGIN_PX - side for len_, side in zip(self._padded.shape, (height, width), strict=True)
-        )
+        bottom, right = self._padded.shape[0] - MARGIN_PX - height, self._padded.shape[1] - MARGIN_PX - width
         for plane_HW, x in zip(planes, self._x, strict=True):
             cv2.copyMakeBorder(plane_HW, MARGIN_PX, bottom, MARGIN_PX, right, cv2.BORDER_REPLICATE, dst=self._padded)
             unshuffle(self._padded, self._unshuffle, x[0])
