@@ -153,11 +153,14 @@ def _cut(
 
 
 def _crops(planes: Sequence[Plane], low: Plane, true: Plane, config: PairsConfig, rng: Generator) -> Windows:
-    """Cut crops at random places; of two candidates the one with more texture mostly wins."""
+    """Cut crops at random places; of two candidates the one with more texture mostly wins.
+
+    Places lie on even pixels of the low grid: F-EDSR computes on cells of 2 × 2 there, and frames are seen in that phase.
+    """
     size, s = config.patch_px, config.scale
     near, truth = [], []
     for _ in range(config.patches):
-        places = [tuple(int(rng.integers(0, side - size + 1)) for side in low.shape) for _ in range(2)]
+        places = [tuple(2 * int(rng.integers(0, (side - size) // 2 + 1)) for side in low.shape) for _ in range(2)]
         if rng.random() < 0.7:
             places.sort(key=lambda place: -float(low[place[0] :, place[1] :][:size, :size].std()))
         rows, columns = (slice(s * start, s * (start + size)) for start in places[0])
