@@ -155,7 +155,7 @@ def _cut(
 def _crops(planes: Sequence[Plane], low: Plane, true: Plane, config: PairsConfig, rng: Generator) -> Windows:
     """Cut crops at random places; of two candidates the one with more texture mostly wins.
 
-    Places lie on even pixels of the low grid: F-EDSR computes on cells of 2 × 2 there, and frames are seen in that phase.
+    Places lie on even pixels of the low grid: F-EDSR computes on cells of 2 × 2 there, with which a frame begins.
     """
     size, s = config.patch_px, config.scale
     near, truth = [], []
