@@ -50,17 +50,17 @@ class OfrNet(nn.Module):
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
-        self.half = Level(channels, blocks)
-        self.full = Level(channels, blocks)
+        self.coarse = Level(channels, blocks)
+        self.fine = Level(channels, blocks)
 
     def forward(self, target_N1HW: Tensor, neighbour_N1HW: Tensor) -> tuple[Tensor, Tensor]:
         """Return the flows from `target_N1HW` into `neighbour_N1HW`: at half size (rounded up), at full size."""
         height, width = target_N1HW.shape[2:]
         small_target, small_neighbour = halved(target_N1HW), halved(neighbour_N1HW)
         zero_N2HW = torch.zeros_like(small_target).expand(-1, 2, -1, -1)
-        half_N2HW = self.half(small_target, small_neighbour, zero_N2HW)
+        half_N2HW = self.coarse(small_target, small_neighbour, zero_N2HW)
         up_N2HW = 2 * functional.interpolate(half_N2HW, scale_factor=2, mode="bilinear", align_corners=False)
-        return half_N2HW, self.full(target_N1HW, neighbour_N1HW, up_N2HW[:, :, :height, :width])
+        return half_N2HW, self.fine(target_N1HW, neighbour_N1HW, up_N2HW[:, :, :height, :width])
 
 
 def halved(x_NCHW: Tensor) -> Tensor:

@@ -101,18 +101,23 @@ def test_enlarging_scales_vectors_and_grid() -> None:
     assert np.array_equal(enlarged(flow, 3), np.full((9, 15, 2), (1.5, -3.0), np.float32))
 
 
-@pytest.mark.parametrize(("mode", "tolerance"), [("bicubic", 2.0), ("bilinear", 12.0)])
-def test_both_warps_agree(street: Plane, mode: str, tolerance: float) -> None:
-    """OpenCV places pixels on a 32nd grid and rounds: within 2 code values of PyTorch's bicubic, at steep edges."""
+def test_both_warps_agree(street: Plane) -> None:
+    """OpenCV places pixels on a 32nd grid and rounds: at steep edges that is 2 code values off PyTorch's bicubic."""
     rng = np.random.default_rng(3)
     flow = cv2.GaussianBlur(rng.normal(0, 30, (160, 240, 2)).astype(np.float32), (0, 0), 9)
     assert np.abs(flow).max() > 2
     ours = warp(street, flow).astype(float)
-    tensors = torch.from_numpy(street)[None, None].float(), torch.from_numpy(flow.transpose(2, 0, 1))[None]
-    theirs = warp_tensor(*tensors, mode=mode)[0, 0].clamp(0, 255).numpy()
-    error = np.abs(ours - theirs)
-    assert error.mean() < tolerance / 8
-    assert np.percentile(error, 99) < tolerance
+    tensors = torch.from_numpy(street.copy())[None, None].float(), torch.from_numpy(flow.transpose(2, 0, 1))[None]
+    error = np.abs(ours - warp_tensor(*tensors)[0, 0].clamp(0, 255).numpy())
+    assert error.mean() < 0.4
+    assert np.percentile(error, 99) < 2
+
+
+def test_a_bilinear_warp_mixes_by_distance_and_repeats_the_border() -> None:
+    """[0, 2, 8] seen a quarter of a pixel further: 0.75 · 0 + 0.25 · 2 = 0.5, 1.5 + 2 = 3.5, and the last one again."""
+    flow = torch.zeros(1, 2, 1, 3)
+    flow[:, 0] = 0.25
+    assert warp_tensor(torch.tensor([[[[0.0, 2.0, 8.0]]]]), flow, mode="bilinear").tolist() == [[[[0.5, 3.5, 8.0]]]]
 
 
 def test_the_warp_of_tensors_has_gradients() -> None:
