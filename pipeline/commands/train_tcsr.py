@@ -120,7 +120,8 @@ def enhancer(recipe: TcsrRecipe) -> tuple[Enhance, str]:
             engines.clear()  # one sequence after the other: a size does not come back soon
             size = Size(width_px=y_HW.shape[1], height_px=y_HW.shape[0])
             engines[y_HW.shape] = open_engine(recipe.runtime, net, size, ranges=header.ranges)
-        return engines[y_HW.shape].upscale(y_HW[None])[0]
+        out: Plane = engines[y_HW.shape].upscale(y_HW[None])[0]
+        return out
 
     return enhance, f"{header.name}@{header.version}"
 

@@ -61,7 +61,7 @@ def _built(network: type[NetworkT], header: ModelHeader, state: Mapping[str, Ten
             f"a model of the kind '{header.kind}', not '{network.kind}'", where=where, hint="give one of that kind"
         )
     try:
-        net = network(network.Config.from_dict(header.config))  # type: ignore[arg-type]
+        net = network(network.Config.from_dict(header.config))
     except (ConfigError, TypeError) as error:
         raise ModelFormatError(
             f"its configuration does not fit: {error}", where=where, hint="it is of another version of Limpid"

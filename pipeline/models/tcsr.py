@@ -134,14 +134,19 @@ class DifferenceFusion(nn.Module):
         d = self.gain * functional.pixel_unshuffle(difference_NKHW, u).reshape(small)
         a = functional.pixel_unshuffle(aligned_NKHW - 0.5, u).reshape(small)
         target = functional.leaky_relu(self.target(functional.pixel_unshuffle(target_N1HW - 0.5, u)), SLOPE)
-        neighbour = self.neighbour(torch.cat([a, d], dim=1)).unflatten(0, (n, num_neighbours))
-        doubt = functional.relu(self.doubt(DOUBT * d.abs())).unflatten(0, (n, num_neighbours))
+        neighbour = _split(self.neighbour(torch.cat([a, d], dim=1)), n)
+        doubt = _split(functional.relu(self.doubt(DOUBT * d.abs())), n)
         distance = torch.sigmoid(target[:, None] * neighbour - doubt)
         fused = (distance * neighbour).flatten(1, 2)
         x = functional.leaky_relu(self.merge(torch.cat([target, fused], dim=1)), SLOPE)
         residual_N1HW = functional.pixel_shuffle(self.tail(self.block(x)), u)
         out: Tensor = residual_N1HW + self.linear(difference_NKHW)
         return out
+
+
+def _split(x_MCHW: Tensor, n: int) -> Tensor:
+    """Return what passed as a batch of N·K pictures as (N, K, C, H, W)."""
+    return x_MCHW.reshape(n, -1, *x_MCHW.shape[1:])
 
 
 class ProductFusion(nn.Module):
@@ -163,9 +168,8 @@ class ProductFusion(nn.Module):
 
     def forward(self, target_N1HW: Tensor, aligned_NKHW: Tensor) -> Tensor:
         """Return the residual (N, 1, H, W)."""
-        n, num_neighbours = aligned_NKHW.shape[:2]
         neighbour = self.neighbour(aligned_NKHW.reshape(-1, 1, *aligned_NKHW.shape[2:]) - 0.5)
-        distance = torch.sigmoid(self.target(target_N1HW - 0.5)[:, None] * neighbour.unflatten(0, (n, num_neighbours)))
+        distance = torch.sigmoid(self.target(target_N1HW - 0.5)[:, None] * _split(neighbour, len(target_N1HW)))
         fused = (distance * aligned_NKHW[:, :, None]).flatten(1, 2)
         x = functional.leaky_relu(self.head(self.merge(fused)), SLOPE)
         out: Tensor = self.tail(self.block(x))
@@ -199,7 +203,8 @@ class Tcsr(nn.Module):
         if self.flow is None:
             return Aligned(neighbours_NKHW, None)
         full, half = [], []
-        for neighbour_N1HW in neighbours_NKHW.split(1, dim=1):
+        for i in range(neighbours_NKHW.shape[1]):
+            neighbour_N1HW = neighbours_NKHW[:, i : i + 1]
             half_flow, full_flow = self.flow(target_N1HW, neighbour_N1HW)
             half.append(warp_tensor(halved(neighbour_N1HW), half_flow, mode="bilinear"))
             full.append(warp_tensor(neighbour_N1HW, full_flow, mode="bilinear"))

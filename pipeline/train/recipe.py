@@ -163,7 +163,7 @@ def _filled(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     out: dict[str, Any] = {}
     for name, value in values.items():
         wanted = hints[name]
-        if is_dataclass(wanted):
+        if isinstance(wanted, type) and is_dataclass(wanted):
             if not isinstance(value, dict):
                 raise ConfigError(f"'{name}' is {value!r}", where=where, hint="it is a table of keys")
             out[name] = _filled(wanted, value, f"{where}: {name}")

@@ -46,7 +46,7 @@ def dense_flow(target_HW: Plane, neighbour_HW: Plane, preset: str = "medium") ->
     if min(target_HW.shape) < LEAST_PX:
         return np.zeros((*target_HW.shape, 2), np.float32)
     dis = cv2.DISOpticalFlow.create(PRESETS[preset])
-    flow_HW2: Flow = dis.calc(target_HW, neighbour_HW, None)  # type: ignore[assignment, call-overload]
+    flow_HW2: Flow = dis.calc(target_HW, neighbour_HW, None)  # type: ignore[call-overload]
     return zero_where_worse(flow_HW2, target_HW, neighbour_HW)
 
 
@@ -81,7 +81,7 @@ def warp(plane_HW: Plane, flow_HW2: Flow) -> Plane:
     """Return the plane carried back along the flow (H, W): out(p) = plane(p + flow(p)), bicubic, borders repeat."""
     height, width = plane_HW.shape
     map_HW2 = flow_HW2 + _places(height, width)
-    out: Plane = cv2.remap(plane_HW, map_HW2, None, cv2.INTER_CUBIC, borderMode=BOUNDS)  # type: ignore[assignment, call-overload]
+    out: Plane = cv2.remap(plane_HW, map_HW2, None, cv2.INTER_CUBIC, borderMode=BOUNDS)  # type: ignore[call-overload]
     return out
 
 
