@@ -64,7 +64,7 @@ def main() -> int:
         return 0
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    net = load_tcsr(model_path(chosen.model))[1].fold()
+    net = load_tcsr(model_path(chosen.model))[1]
     sample = QUICK if chosen.quick else Sample()
     found = clips(chosen.data)[: 2 if chosen.quick else None]
     rows: list[Row] = []

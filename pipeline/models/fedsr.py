@@ -130,8 +130,9 @@ class RepConv(nn.Module):
         return plain
 
 
-def conv(num_in: int, num_out: int, kernel: int, expand: int, *, gain: float = 1.0, centred: bool = False) -> nn.Module:
-    """Return a k×k convolution: a `RepConv` of `expand` branches, or for 0 a plain one, as `fold` makes of it."""
+def _conv(
+    num_in: int, num_out: int, kernel: int, expand: int, *, gain: float = 1.0, centred: bool = False
+) -> nn.Module:
     if expand:
         return RepConv(num_in, num_out, kernel, expand, gain=gain, centred=centred)
     return nn.Conv2d(num_in, num_out, kernel, padding=kernel // 2)
@@ -142,8 +143,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, expand: int) -> None:
         super().__init__()
-        self.conv1 = conv(channels, channels, 3, expand)
-        self.conv2 = conv(channels, channels, 3, expand)
+        self.conv1 = _conv(channels, channels, 3, expand)
+        self.conv2 = _conv(channels, channels, 3, expand)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         out: Tensor = x_NCHW + self.conv2(functional.relu(self.conv1(x_NCHW)))
@@ -160,10 +161,10 @@ class FEdsr(nn.Module):
         super().__init__()
         self.config = config
         c, e = config.channels, config.expand
-        self.head = conv(config.unshuffle**2, c, 5, e, gain=HEAD_GAIN, centred=True)
+        self.head = _conv(config.unshuffle**2, c, 5, e, gain=HEAD_GAIN, centred=True)
         self.blocks = nn.ModuleList(ResidualBlock(c, e) for _ in range(config.blocks))
-        self.close = conv(c, c, 3, e)
-        self.tail = conv(c, (config.scale * config.unshuffle) ** 2, 3, e, gain=TAIL_GAIN)
+        self.close = _conv(c, c, 3, e)
+        self.tail = _conv(c, (config.scale * config.unshuffle) ** 2, 3, e, gain=TAIL_GAIN)
 
     def forward(self, y_N1HW: Tensor) -> Tensor:
         """Return the residual (N, 1, s·H, s·W) to add to the bicubic up-scale of `y_N1HW`, float in 0..1.

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import ConfigError
-from pipeline.models.fedsr import HEAD_GAIN, SLOPE, TAIL_GAIN, RepConv, ResidualBlock, conv
+from pipeline.models.fedsr import SLOPE, ResidualBlock
 from pipeline.models.ofrnet import OfrNet, halved
 from pipeline.vision.motion import aligned_plane, warp_tensor
 
@@ -46,16 +46,15 @@ DOUBT = 0.8  # of |d|, beside the gain of d (chosen)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TcsrConfig:
-    """The form and size of a TCSR; the shipped weights have the default one, folded (`expand` 0)."""
+    """The form and size of a TCSR; the shipped weights have the default one."""
 
     scale: int = 2  # 2, 3 or 4: of the F-EDSR before it
     form: str = "low"  # one of FORMS
     k: int = 1  # 1 to 3 neighbours on each side
-    channels: int = 16  # 4 to 128, of what is compared
-    features: int = 32  # 4 to 256, of the reconstruction
-    unshuffle: int = 4  # 1 to 4; "full" has 1
+    channels: int = 8  # 4 to 128, of what is compared
+    features: int = 24  # 4 to 256, of the reconstruction
+    unshuffle: int = 2  # 1 to 4; "full" has 1
     gain: float = 10.0  # 1 to 100, of the differences; "full" has none
-    expand: int = 0  # 0 to 8; above 0 convolutions of "low" are trained as a sum of branches (fedsr.RepConv)
     align_blocks: int = 2  # 0 to 8 residual blocks of each level of OFRnet, in "full"
 
     def __post_init__(self) -> None:
@@ -65,7 +64,6 @@ class TcsrConfig:
             "channels": (4, 128),
             "features": (4, 256),
             "unshuffle": (1, 4),
-            "expand": (0, 8),
             "align_blocks": (0, 8),
         }
         for name, (low, high) in limits.items():
@@ -76,8 +74,8 @@ class TcsrConfig:
             raise ConfigError(f"gain is {self.gain!r}", where="tcsr", hint="use 1 to 100")
         if self.form not in FORMS:
             raise ConfigError(f"form is {self.form!r}", where="tcsr", hint=f"known are {', '.join(FORMS)}")
-        if self.form == "full" and (self.unshuffle, self.expand) != (1, 0):
-            raise ConfigError("the full form works at full size", where="tcsr", hint="use unshuffle 1 and expand 0")
+        if self.form == "full" and self.unshuffle != 1:
+            raise ConfigError("the full form works at full size", where="tcsr", hint="use unshuffle 1")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TcsrConfig:
@@ -115,15 +113,17 @@ class DifferenceFusion(nn.Module):
     def __init__(self, config: TcsrConfig) -> None:
         super().__init__()
         self.unshuffle, self.gain = config.unshuffle, config.gain
-        q, c, e, num_neighbours = config.unshuffle**2, config.channels, config.expand, 2 * config.k
-        self.target = conv(q, c, 3, e, gain=HEAD_GAIN, centred=True)
-        self.neighbour = conv(2 * q, c, 3, e)
-        self.doubt = conv(q, c, 3, e)
-        self.merge = conv((1 + num_neighbours) * c, config.features, 3, e)
-        self.block = ResidualBlock(config.features, e)
-        self.tail = conv(config.features, q, 3, e, gain=TAIL_GAIN)
+        q, c, f, num_neighbours = config.unshuffle**2, config.channels, config.features, 2 * config.k
+        self.target = nn.Conv2d(q, c, 3, padding=1)
+        self.neighbour = nn.Conv2d(2 * q, c, 3, padding=1)
+        self.doubt = nn.Conv2d(q, c, 3, padding=1)
+        self.merge = nn.Conv2d((1 + num_neighbours) * c, f, 3, padding=1)
+        self.block = ResidualBlock(f, 0)
+        self.tail = nn.Conv2d(f, q, 3, padding=1)
         self.linear = nn.Conv2d(num_neighbours, 1, 5, padding=2, bias=False)
-        nn.init.zeros_(self.linear.weight)
+        # It starts from F-EDSR's frame: a residual of random weights costs more steps than there is to learn.
+        for last in (self.linear, self.tail):
+            _zeroed(last)
 
     def forward(self, target_N1HW: Tensor, aligned_NKHW: Tensor) -> Tensor:
         """Return the residual (N, 1, H, W); u divides H and W."""
@@ -144,6 +144,11 @@ class DifferenceFusion(nn.Module):
         return out
 
 
+def _zeroed(layer: nn.Conv2d) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 def _split(x_MCHW: Tensor, n: int) -> Tensor:
     """Return what passed as a batch of N·K pictures as (N, K, C, H, W)."""
     return x_MCHW.reshape(n, -1, *x_MCHW.shape[1:])
@@ -161,10 +166,7 @@ class ProductFusion(nn.Module):
         self.head = nn.Conv2d(f, f, 3, padding=1)
         self.block = ResidualBlock(f, 0)
         self.tail = nn.Conv2d(f, 1, 3, padding=1)
-        with torch.no_grad():
-            self.tail.weight.mul_(TAIL_GAIN)
-            assert self.tail.bias is not None
-            self.tail.bias.zero_()
+        _zeroed(self.tail)
 
     def forward(self, target_N1HW: Tensor, aligned_NKHW: Tensor) -> Tensor:
         """Return the residual (N, 1, H, W)."""
@@ -215,20 +217,9 @@ class Tcsr(nn.Module):
         out: Tensor = self.fusion(target_N1HW, self.align(target_N1HW, neighbours_NKHW).full)
         return out
 
-    def fold(self) -> Tcsr:
-        """Return the plain network for inference, with the same output: every `RepConv` is one convolution."""
-        plain = Tcsr(TcsrConfig.from_dict({**self.config.to_dict(), "expand": 0}))
-        state = self.state_dict()
-        for name, module in self.named_modules():
-            if isinstance(module, RepConv):
-                state = {key: tensor for key, tensor in state.items() if not key.startswith(f"{name}.")}
-                state |= {f"{name}.{part}": tensor for part, tensor in module.fold().state_dict().items()}
-        plain.load_state_dict(state)
-        return plain.eval().requires_grad_(False)
-
 
 def refine_y(net: Tcsr, target_HW: NDArray[np.uint8], neighbours: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Return the refined luma of one frame (H, W), rounded and clipped; computed where the folded `net` lies.
+    """Return the refined luma of one frame (H, W), rounded and clipped; computed where `net` lies.
 
     `neighbours` are F-EDSR's luma of the 2k frames around it in order of time; one that is missing is the frame itself.
     """

@@ -88,7 +88,7 @@ class Refine(PooledStage[RefineConfig, FrameBatch, RefineResult]):
             raise ModelError(
                 f"the model looks at {net.config.k} frames on each side", where=str(path), hint="train one with k 1"
             )
-        self._net: Tcsr = net.fold().to(env.device)
+        self._net: Tcsr = net.to(env.device)
         self._refiners: OrderedDict[tuple[Size, int], Refiner] = OrderedDict()
 
     def process(self, work: Work[FrameBatch]) -> RefineResult:

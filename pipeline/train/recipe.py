@@ -69,7 +69,7 @@ class TcsrRecipe:
     version: int = 1
     enhanced_by: str = "f-edsr-x2"  # the F-EDSR whose output it refines: a shipped model's name, or a file
     runtime: str = "openvino-int8"  # that F-EDSR runs in, as it will when frames are refined
-    network: TcsrConfig = field(default_factory=lambda: TcsrConfig(expand=2))
+    network: TcsrConfig = field(default_factory=TcsrConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)
     train: RefineConfig = field(default_factory=RefineConfig)
     sources: Mapping[str, str] = field(default_factory=dict)  # as Recipe's

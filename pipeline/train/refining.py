@@ -77,8 +77,7 @@ class RefineRun:
         """
         device = chosen_device(config.device)
         torch.manual_seed(config.seed)
-        net = Tcsr(network)
-        net = net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = Tcsr(network).to(device)
         linear = [p for name, p in net.named_parameters() if name.startswith("fusion.linear.")]
         others = [p for name, p in net.named_parameters() if not name.startswith("fusion.linear.")]
         groups = [{"params": others, "share": 1.0}]
@@ -97,10 +96,10 @@ class RefineRun:
         return next(self.net.parameters()).device
 
     def averaged(self) -> Tcsr:
-        """Return the plain network for inference, with the averaged weights, on the CPU."""
+        """Return a network for inference, with the averaged weights, on the CPU."""
         net = Tcsr(self.net.config)
         net.load_state_dict(self.average)
-        return net.fold()
+        return net.eval().requires_grad_(False)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, complete or not at all; safetensors, no pickle.

@@ -38,7 +38,7 @@ class Refiner(Protocol):
 
 
 def open_refiner(net: Tcsr, size: Size, *, device: str = "cpu", threads: int = 1) -> Refiner:
-    """Return the folded `net`, which lies on `device`, ready for frames of `size` (F-EDSR's output)."""
+    """Return `net`, which lies on `device`, ready for frames of `size` (F-EDSR's output)."""
     if device == "cpu" and isinstance(net.fusion, DifferenceFusion) and net.config.unshuffle > 1:
         return _OpenVino(net, size, threads)
     return _PyTorch(net, threads)
@@ -91,7 +91,7 @@ def graph(fusion: DifferenceFusion, cells_NHWC: tuple[int, ...], num_neighbours:
     """
 
     def conv(t: Any, layer: nn.Module) -> Any:
-        assert isinstance(layer, nn.Conv2d) and layer.bias is not None, "fold() first"
+        assert isinstance(layer, nn.Conv2d) and layer.bias is not None
         pad = [layer.kernel_size[0] // 2] * 2
         t = op.convolution(t, op.constant(layer.weight.detach().numpy()), [1, 1], pad, pad, [1, 1])
         return op.add(t, op.constant(layer.bias.detach().numpy().reshape(1, -1, 1, 1)))

@@ -29,7 +29,7 @@ train: {steps: 12, batch: 2, judge_every: 4, judge_patches: 8}
 TCSR = """
 name: probe
 enhanced_by: f-edsr-x2-nano
-network: {channels: 4, features: 8, expand: 1}
+network: {channels: 4, features: 8}
 pairs: {patch_px: 32, patches: 2, scenes: 1, scene_variants: 1, window_frames: 12, warm_frames: 2, every_frames: 3}
 train: {steps: 8, batch: 2, judge_every: 4, judge_windows: 4, device: cpu}
 """
@@ -122,7 +122,7 @@ def test_tcsr_is_trained_resumed_and_written(tmp_path: Path, monkeypatch: pytest
         "rendered scene (1 streets), made by Limpid",
         "enhanced by f-edsr-x2-nano in openvino-int8",
     )
-    assert network.config.expand == 0
+    assert network.config.features == 8
     assert sorted(p.suffix for p in tmp_path.glob("t.*")) == [".png", ".safetensors"]
 
     def interrupted(run: RefineRun, *windows: object, report: Callable[[Refined], None]) -> None:

@@ -90,7 +90,7 @@ def test_each_frame_is_refined_by_its_neighbours_and_all_else_is_kept() -> None:
             assert np.array_equal(getattr(out, field.name), getattr(source, field.name)), field.name
     y, planes = source.planes().y, out.planes()
     size = source.size
-    refiner = open_refiner(load_tcsr(model_path("tcsr"))[1].fold(), size)
+    refiner = open_refiner(load_tcsr(model_path("tcsr"))[1], size)
     for i in (0, 5, 9):
         wanted = refiner.refine(y[i], (y[max(0, i - 1)], y[min(9, i + 1)]))
         assert np.array_equal(planes.y[i], wanted)

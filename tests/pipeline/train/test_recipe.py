@@ -52,13 +52,15 @@ def test_a_shipped_model_has_a_recipe_of_the_same_shape(path: Path) -> None:
     recipe = load(RECIPES / f"{path.stem.replace('-', '_')}.yaml")
     assert (header.name, header.version) == (recipe.name, recipe.version)
     trained, shipped = recipe.network.to_dict(), network.config.to_dict()
-    assert {**trained, "expand": 0} == shipped
+    if header.kind == "f-edsr":
+        trained["expand"] = 0  # folded
+    assert trained == shipped
 
 
 def test_the_recipe_of_tcsr_refines_what_ships() -> None:
     recipe = load_tcsr_recipe(RECIPES / "tcsr_x2.yaml")
     assert (SHIPPED / f"{recipe.enhanced_by}.safetensors").is_file()
-    assert recipe.network.form == "low" and recipe.network.expand == 2
+    assert recipe.network.form == "low"
     assert recipe.sources == load_recipe(RECIPES / "f_edsr_x2.yaml").sources
     assert recipe.quick().train.steps < 100
     with pytest.raises(ConfigError, match="scale 3"):

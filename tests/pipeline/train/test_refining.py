@@ -16,7 +16,7 @@ from pipeline.train.losses import flow_l1, refining, three_part
 from pipeline.train.refining import RefineConfig, Refined, RefineRun, judge, refine
 from pipeline.train.windows import Windows
 
-NETWORK = TcsrConfig(channels=4, features=8, unshuffle=2, expand=1)
+NETWORK = TcsrConfig(channels=4, features=8, unshuffle=2)
 FULL = TcsrConfig(form="full", unshuffle=1, channels=4, features=8, align_blocks=0)
 CONFIG = RefineConfig(
     steps=30, batch=4, rate=4e-3, linear_share=0.5, warmup_steps=5, average=0.9, half_until=0.0, judge_every=10,

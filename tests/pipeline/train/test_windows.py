@@ -19,8 +19,10 @@ from tests.media_files import encode
 
 TINY = PairsConfig(
     patch_px=32, patches=2, clip_variants=2, window_frames=16, every_frames=3, warm_frames=2, still_variants=1,
-    still_frames=6, scenes=1, scene_variants=1,
+    still_frames=6, scenes=0,
 )  # fmt: skip
+
+SCENE = replace(TINY, scenes=1, scene_variants=1, window_frames=8)
 
 
 def quiet(_what: str, _share: float) -> None:
@@ -78,7 +80,7 @@ def test_windows_are_the_same_each_time(material: Path, made: tuple[Windows, Win
 
 
 def test_more_neighbours_on_each_side_are_in_order_of_time() -> None:
-    windows, _ = make_windows(None, TINY, twice, quiet, k=2, aligned=False)
+    windows, _ = make_windows(None, SCENE, twice, quiet, k=2, aligned=False)
     assert windows.near.shape[1] == 5
 
 
@@ -86,7 +88,7 @@ def test_windows_are_made_once(tmp_path: Path) -> None:
     told: list[str] = []
 
     def cached(**changes: int) -> tuple[Windows, Windows]:
-        config = replace(TINY, **changes)
+        config = replace(SCENE, **changes)
         return cached_windows(
             None, config, twice, tmp_path, lambda what, _: told.append(what), enhanced_by="bicubic", k=1, aligned=True
         )
@@ -103,7 +105,9 @@ def test_windows_are_made_once(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="--cache"):
-        cached_windows(None, TINY, twice, tmp_path / "file", quiet, enhanced_by="x", k=1, aligned=True)
+        cached_windows(
+            None, replace(SCENE, scenes=0), twice, tmp_path / "file", quiet, enhanced_by="x", k=1, aligned=True
+        )
 
 
 def test_a_folder_without_material_is_refused(tmp_path: Path) -> None:

@@ -14,17 +14,17 @@ from pipeline.wire.frames import Size
 
 def net(config: TcsrConfig) -> Tcsr:
     torch.manual_seed(1)
-    made = Tcsr(config)
+    made = Tcsr(config).eval().requires_grad_(False)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
-    return made.fold()
+    return made
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        TcsrConfig(channels=4, features=8),
+        TcsrConfig(channels=4, features=8, unshuffle=4),
         TcsrConfig(channels=4, features=8, unshuffle=2, k=2),
         TcsrConfig(channels=4, features=8, unshuffle=3, scale=3),
         TcsrConfig(channels=4, features=8, unshuffle=1),
