@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -65,16 +64,18 @@ def main() -> int:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     net = load_tcsr(model_path(chosen.model))[1]
-    sample = QUICK if chosen.quick else Sample()
+    sample = QUICK if chosen.quick else Sample(before=120)
     found = clips(chosen.data)[: 2 if chosen.quick else None]
     rows: list[Row] = []
     cases: dict[str, dict[str, float]] = {}
     motion: dict[str, float] = {}
     for i, clip in enumerate(found):
         print(f"{i + 1}/{len(found)} {clip.name}", file=sys.stderr, flush=True)
+        pictures, first = pictures_around(clip, sample, chosen.start)
         for bitrate_bps in BITRATES:
             name = f"{clip.stem}@{bitrate_bps // 1000}k"
-            moments = list(moments_of(clip, bitrate_bps, sample, chosen.start))
+            encoding = Encoding(bitrate_bps=bitrate_bps, rate=stream_facts(clip)[0][2])
+            moments = list(moments_of(pictures, first, encoding, sample.every))
             cases[name] = quality(moments, net, chosen.base)
             motion[name] = float(np.mean([motion_px(moment) for moment in moments]))
     rows += told(cases, motion)
@@ -84,18 +85,21 @@ def main() -> int:
     return 0
 
 
-def moments_of(clip: Path, bitrate_bps: int, sample: Sample, start: float) -> Iterator[Moment]:
-    """Yield each `sample.every`-th frame from the share `start` of a clip on, the encoder warmed up before."""
-    count = sum(1 for _ in pictures_of(clip))
-    first = int(count * start)
+def pictures_around(clip: Path, sample: Sample, start: float) -> tuple[list[Picture], int]:
+    """Return pictures of a clip at ROWS rows, and the number of the one that lies at the share `start` of the clip."""
+    first = int(sum(1 for _ in pictures_of(clip)) * start)
     begin = max(0, first - sample.before)
     pictures = [
         p.resized(round(p.y.shape[1] * ROWS / p.y.shape[0] / 4) * 4, ROWS)
         for p in pictures_of(clip, start=begin, count=first - begin + sample.after + 1)
     ]
-    rate: Fraction = stream_facts(clip)[0][2]
-    low: list[Picture] = degrade(pictures, Encoding(bitrate_bps=bitrate_bps, rate=rate), scale=SCALE)
-    for i in range(max(1, first - begin), len(pictures) - 1, sample.every):
+    return pictures, first - begin
+
+
+def moments_of(pictures: Sequence[Picture], first: int, encoding: Encoding, every: int) -> Iterator[Moment]:
+    """Yield each `every`-th picture from `first` on, the encoder warmed up by those before."""
+    low = degrade(pictures, encoding, scale=SCALE)
+    for i in range(max(1, first), len(pictures) - 1, every):
         yield Moment(low=(low[i - 1].y, low[i].y, low[i + 1].y), true=pictures[i].y)
 
 
