@@ -33,6 +33,7 @@ PRESETS = {
 
 LEAST_PX = 24  # of the shorter side; DIS has no pyramid for smaller planes: their flow is zero
 WINDOW_PX = 9  # side of the neighbourhood whose error decides between the flow and none (chosen)
+MISFIT = 16.0  # mean |difference| in code values (chosen; of two clips, aligned: 0.6 and 1.2; white on a street: 150)
 BOUNDS = cv2.BORDER_REPLICATE
 
 
@@ -71,10 +72,13 @@ def aligned_plane(target_HW: Plane, neighbour_HW: Plane, scale: int) -> Plane:
     """Return `neighbour_HW` carried to the target's place by the flow between both, found on the low-resolution grid.
 
     Both planes (s·h, s·w) are averaged down by `scale` for it: it costs 1/s² of the time, and their fine detail is a
-    network's guess, which moves with the grid and not with the picture.
+    network's guess, which moves with the grid and not with the picture. A neighbour that shows something else (across a
+    cut) is no neighbour: where both still differ by more than MISFIT on average, the target itself comes back.
     """
-    low = dense_flow(in_source_band(target_HW, scale), in_source_band(neighbour_HW, scale))
-    return warp(neighbour_HW, enlarged(low, scale))
+    flow_HW2 = dense_flow(in_source_band(target_HW, scale), in_source_band(neighbour_HW, scale))
+    aligned_HW = warp(neighbour_HW, enlarged(flow_HW2, scale))
+    misfit = cv2.norm(aligned_HW, target_HW, cv2.NORM_L1) / target_HW.size
+    return aligned_HW if misfit <= MISFIT else target_HW
 
 
 def warp(plane_HW: Plane, flow_HW2: Flow) -> Plane:

@@ -64,6 +64,11 @@ def test_planes_that_are_equal_stay_as_they_are(street: Plane) -> None:
     assert np.array_equal(aligned_plane(street, street, 2), street)
 
 
+def test_a_neighbour_across_a_cut_is_no_neighbour(street: Plane) -> None:
+    """White against anything is off by more than 16 code values; the target stands in for it."""
+    assert np.array_equal(aligned_plane(street, np.full_like(street, 255), 2), street)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (LEAST_PX - 1, 200), (LEAST_PX, LEAST_PX), (25, 33), (41, 24), (37, 211)])
 def test_every_size_has_a_flow(size: tuple[int, int]) -> None:
     plane = pattern(Size(width_px=size[1], height_px=size[0]))
