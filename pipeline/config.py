@@ -92,7 +92,7 @@ class RefineSettings(Section):
     """The frames that a second, dearer network refines by their neighbours."""
 
     budget: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the frames, 0 to 1; 0: none, and the stage is left out. One costs several times what enhance does."""
+    """Share of the frames, 0 to 1; 0: none, and the stage is left out. One costs fifteen times what enhance does."""
     model: str = "tcsr"
     """A shipped model's name ("tcsr": the one of the scale; there is one for x2), or a model file's path."""
     threads: Annotated[int, Field(ge=0, le=64)] = 0

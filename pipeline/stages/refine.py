@@ -33,7 +33,7 @@ HALO = 1  # frames on each side that the flow supplies, and a model looks at
 class RefineConfig(StageConfig):
     """How many frames are refined, and by what."""
 
-    budget: float = 0.0  # share of the frames, 0 to 1; TCSR costs several times what enhance does
+    budget: float = 0.0  # share of the frames, 0 to 1; one costs fifteen times what enhance does in int8
     scale: int = 2  # of the frames against the source, 2 to 4; a model has one
     model: str = FAMILY  # or a shipped model's name, or a model file's path
     threads: int = 0  # of the network, where the work brings no stamp; 0: as many as the worker has
