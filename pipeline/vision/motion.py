@@ -33,7 +33,7 @@ PRESETS = {
 
 LEAST_PX = 24  # of the shorter side; DIS has no pyramid for smaller planes: their flow is zero
 WINDOW_PX = 9  # side of the neighbourhood whose error decides between the flow and none (chosen)
-MISFIT = 16.0  # mean |difference| in code values (chosen; of two clips, aligned: 0.6 and 1.2; white on a street: 150)
+MISFIT = 16.0  # mean |difference| in code values (chosen; between aligned frames of two clips it is 0.6 and 1.2)
 BOUNDS = cv2.BORDER_REPLICATE
 
 
