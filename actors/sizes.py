@@ -25,6 +25,7 @@ def wanted_of(settings: Settings, *, live: bool) -> Wanted:
         live=live,
         scale=settings.enhance.scale if settings.enhance.enabled else 1,
         network=network,
+        refined=settings.refine.budget if network else 0.0,
         runtime=settings.enhance.runtime,
         analyse=settings.analyse.enabled,
         rungs=tuple(rung for rung, there in rungs.items() if there),

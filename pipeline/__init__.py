@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.wire.frames import ColorSpec, FrameBatch, Size
     from pipeline.wire.ids import Span, StreamId, stream_id
     from pipeline.wire.packets import Codec, Packet, PacketBatch
-    from pipeline.wire.results import GuardReport, GuardResult, QualityReport
+    from pipeline.wire.results import GuardReport, GuardResult, QualityReport, RefineReport, RefineResult
 
 __all__ = [
     "Codec",
@@ -39,6 +39,8 @@ __all__ = [
     "PooledStage",
     "Progress",
     "QualityReport",
+    "RefineReport",
+    "RefineResult",
     "Resources",
     "Settings",
     "Size",
@@ -69,7 +71,7 @@ _HOME = {
     "pipeline.wire.frames": ("ColorSpec", "FrameBatch", "Size"),
     "pipeline.wire.ids": ("Span", "StreamId", "stream_id"),
     "pipeline.wire.packets": ("Codec", "Packet", "PacketBatch"),
-    "pipeline.wire.results": ("GuardReport", "GuardResult", "QualityReport"),
+    "pipeline.wire.results": ("GuardReport", "GuardResult", "QualityReport", "RefineReport", "RefineResult"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -88,6 +88,17 @@ class EnhanceSettings(Section):
     bytes."""
 
 
+class RefineSettings(Section):
+    """The frames that a second, dearer network refines by their neighbours."""
+
+    budget: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the frames, 0 to 1; 0: none, and the stage is left out. One costs fifteen times what enhance does."""
+    model: str = "tcsr"
+    """A shipped model's name ("tcsr": the one of the scale; there is one for x2), or a model file's path."""
+    threads: Annotated[int, Field(ge=0, le=64)] = 0
+    """Threads of that network where no stamp names them, 0 to 64; 0: as many as the worker has."""
+
+
 class GuardSettings(Section):
     """What keeps the enhanced picture from being worse than the conventional one."""
 
@@ -228,6 +239,7 @@ class Settings(Section):
     """Path of a logical graph (YAML); "" takes the shipped one, enhance.yaml."""
     source: SourceSettings = SourceSettings()
     enhance: EnhanceSettings = EnhanceSettings()
+    refine: RefineSettings = RefineSettings()
     guard: GuardSettings = GuardSettings()
     analyse: AnalyseSettings = AnalyseSettings()
     encode: EncodeSettings = EncodeSettings()

@@ -37,8 +37,11 @@ SOURCE = "source"
 
 SHIPPED = Path(__file__).parent / "graphs"
 
-ENHANCING = frozenset({"enhance", "guard"})
+ENHANCING = frozenset({"enhance", "refine", "guard"})
 """Stages that `enhance.enabled: false` takes out."""
+
+REFINING = frozenset({"refine"})
+"""Stages that `refine.budget: 0` takes out."""
 
 ANALYSING = frozenset({"quality"})
 """Stages that `analyse.enabled: false` takes out."""
@@ -172,6 +175,7 @@ def graph_of(settings: Settings, *, live: bool = False) -> Graph:
     loader = _Loader(where, settings.stage_modules, settings)
     switched = (
         (settings.enhance.enabled, ENHANCING),
+        (settings.refine.budget > 0, REFINING),
         (settings.analyse.enabled, ANALYSING),
         (settings.outputs.original, COMPARING),
         (settings.outputs.packets, KEEPING),
@@ -188,7 +192,8 @@ def choose_stamp(graph: Graph, device: str = "cpu") -> Stamp:
             stage = node.build()
             try:
                 stage.open(StageEnv(device=device))
-                stamp = stage.stamp()
+                own = stage.stamp()
+                stamp = own if own.runtime else stamp  # refine goes by enhance's
             finally:
                 stage.close()
     return stamp
@@ -436,6 +441,8 @@ class _Loader:
             return None
         section = getattr(self._settings, _reference(entry.stage), None)
         values = {key: getattr(section, key) for key in known if section is not None and hasattr(section, key)}
+        if self._settings is not None and _reference(entry.stage) == "refine":
+            values["scale"] = self._settings.enhance.scale  # that of the frames it gets
         try:
             return TypeAdapter(entry.stage.Config).validate_python({**values, **entry.config})
         except ValidationError as error:

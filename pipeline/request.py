@@ -61,6 +61,8 @@ class EnhanceRequest(Part):
     network: bool = True
     """Whether the network enhances; without it pictures are up-scaled conventionally, at a fifth of the cost."""
     scale: Annotated[int, Field(ge=2, le=4)] = 2
+    refine_budget: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the frames, 0 to 1, that TCSR refines by their neighbours; only at scale 2."""
 
 
 class HlsRequest(Part):
@@ -118,6 +120,7 @@ class StreamRequest(Part):
         if self.source.slate is not None:
             values["source"] |= {"slate_after_s": self.source.slate.after_s, "slate_text": self.source.slate.text}
         values["enhance"] |= {"enabled": self.enhance.enabled, "scale": self.enhance.scale}
+        values["refine"]["budget"] = self.enhance.refine_budget
         if not self.enhance.network:
             values["enhance"]["model"] = "bicubic"
         values["audio"] |= {"segment_s": hls.segment_s, "keep_s": window_s}

@@ -117,6 +117,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="of the stream, or of several (DIR/ID)")
     parser.add_argument("--config", type=Path, metavar="F", help="settings (YAML)")
     parser.add_argument("--scale", type=int, metavar="N", help="output size ÷ source size (2)")
+    parser.add_argument(
+        "--refine-budget", type=float, metavar="B", help="share of frames to refine by TCSR, 0 to 1 (0)"
+    )
     parser.add_argument("--no-enhance", action="store_true", help="keep the source's size")
     parser.add_argument("--no-analyse", action="store_true", help="do not judge the frames' quality")
     parser.add_argument("--local", action="store_true", help="in this process, without Ray")
@@ -129,6 +132,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 def _overrides(args: argparse.Namespace) -> Mapping[str, Any]:
     asked = {
         "enhance.scale": args.scale,
+        "refine.budget": args.refine_budget,
         "enhance.enabled": False if args.no_enhance else None,
         "analyse.enabled": False if args.no_analyse else None,
         "flow.plan": args.plan,

@@ -132,12 +132,12 @@ def _codecs() -> Finding:
 
 
 def _weights() -> Finding:
-    from pipeline.models.load import load_model  # noqa: PLC0415  # imports torch, see above
+    from pipeline.models.load import load_any  # noqa: PLC0415  # imports torch, see above
 
     names = []
     try:
         for path in sorted(SHIPPED.glob("*.safetensors")):
-            header, _ = load_model(path)
+            header, _ = load_any(path)
             names.append(f"{header.name}@{header.version}")
     except LimpidError as error:
         return Finding(what="weights", level=BAD, found=str(error), remedy="install Limpid again")

@@ -1,4 +1,7 @@
-"""`limpid train fedsr`: trains F-EDSR by a recipe, with progress, checkpoint and curve; writes a model file."""
+"""`limpid train`: trains a network by a recipe, with progress, checkpoint and curve; writes a model file.
+
+F-EDSR's training is here, TCSR's in `train_tcsr.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline.commands.train_tcsr import tcsr
 from pipeline.errors import ConfigError, StorageError
 from pipeline.models.fedsr import FEdsr, input_ranges
 from pipeline.store import modelfile
@@ -23,8 +28,10 @@ from pipeline.train.data import Pairs, cached_pairs
 from pipeline.train.device import DEVICES, chosen_device, steps_at_once
 from pipeline.train.loop import Progress as Reached
 from pipeline.train.loop import judge, train
-from pipeline.train.recipe import RECIPES, Recipe, load_recipe
+from pipeline.train.recipe import RECIPES, Recipe, TcsrRecipe, load_recipe, load_tcsr_recipe
 from pipeline.train.run import Run, checkpoint_steps
+
+RecipeT = TypeVar("RecipeT", Recipe, TcsrRecipe)
 
 _TRIAL_REPORTS = 20  # of the loop, by which the speed is measured for --minutes
 _RANGE_PATCHES = 1500  # of what the network trained on, over which the int8 ranges are measured
@@ -33,20 +40,11 @@ _RANGE_PATCHES = 1500  # of what the network trained on, over which the int8 ran
 def main(argv: Sequence[str]) -> int:
     """Run `limpid train …`; return the exit code."""
     arguments = _parser().parse_args(argv)
-    recipe = load_recipe(arguments.config or RECIPES / "f_edsr_x2.yaml")
-    if arguments.quick:
-        recipe = recipe.quick()
-    if arguments.threads is not None:
-        recipe = replace(recipe, train=replace(recipe.train, threads=arguments.threads))
-    if arguments.device is not None:
-        recipe = replace(recipe, train=replace(recipe.train, device=arguments.device))
-    chosen_device(recipe.train.device)  # that there is none is better said before the pairs are made
-    if arguments.data is not None and not arguments.data.is_dir():
-        raise ConfigError(
-            "there is no such folder", where=str(arguments.data), hint="leave --data out to train on the rendered scene"
-        )
-    if arguments.output.is_dir() or not arguments.output.suffix:
-        raise ConfigError("-o takes a file's name", where=str(arguments.output), hint="such as my-model.safetensors")
+    if arguments.network == "tcsr":
+        refined = _asked(load_tcsr_recipe(arguments.config or RECIPES / "tcsr_x2.yaml"), arguments)
+        tcsr(arguments.data, arguments.output, refined, cache=arguments.cache, minutes=arguments.minutes)
+        return 0
+    recipe = _asked(load_recipe(arguments.config or RECIPES / "f_edsr_x2.yaml"), arguments)
     fedsr(
         arguments.data,
         arguments.output,
@@ -56,6 +54,26 @@ def main(argv: Sequence[str]) -> int:
         workers=arguments.workers,
     )
     return 0
+
+
+def _asked(recipe: RecipeT, arguments: argparse.Namespace) -> RecipeT:
+    """Return the recipe with what the command line says of it; what cannot be is better said before data are made."""
+    if arguments.quick:
+        recipe = recipe.quick()
+    train: Any = recipe.train
+    if arguments.threads is not None:
+        train = replace(train, threads=arguments.threads)
+    if arguments.device is not None:
+        train = replace(train, device=arguments.device)
+    recipe = replace(recipe, train=train)
+    chosen_device(recipe.train.device)
+    if arguments.data is not None and not arguments.data.is_dir():
+        raise ConfigError(
+            "there is no such folder", where=str(arguments.data), hint="leave --data out to train on the rendered scene"
+        )
+    if arguments.output.is_dir() or not arguments.output.suffix:
+        raise ConfigError("-o takes a file's name", where=str(arguments.output), hint="such as my-model.safetensors")
+    return recipe
 
 
 def fedsr(
@@ -157,6 +175,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="limpid train", description="Train a network.")
     networks = parser.add_subparsers(dest="network", required=True, metavar="NETWORK")
     one = networks.add_parser("fedsr", help="super-resolution of every frame (F-EDSR)")
+    _add(one)
+    workers = "processes that make pairs (default: one for each core)"
+    one.add_argument("--workers", type=int, choices=range(1, 257), metavar="N", help=workers)
+    _add(networks.add_parser("tcsr", help="refinement of picked frames by their neighbours (TCSR)"))
+    return parser
+
+
+def _add(one: argparse.ArgumentParser) -> None:
     one.add_argument("--data", type=Path, metavar="DIR", help="holds clips/train and stills; without: rendered scene")
     one.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL", help="the model file to write")
     one.add_argument("--config", type=Path, metavar="RECIPE", help="a recipe (YAML); default: that of the shipped x2")
@@ -164,11 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--quick", action="store_true", help="seconds, to see that everything runs")
     one.add_argument("--threads", type=int, choices=range(1, 65), metavar="N", help="of PyTorch, on a CPU")
     one.add_argument("--device", choices=DEVICES, help="default: the recipe's, auto: CUDA where there is a device")
-    workers = "processes that make pairs (default: one for each core)"
-    one.add_argument("--workers", type=int, choices=range(1, 257), metavar="N", help=workers)
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "limpid" / "pairs"
-    one.add_argument("--cache", type=Path, default=cache, metavar="DIR", help="keeps the pairs (default: %(default)s)")
-    return parser
+    one.add_argument("--cache", type=Path, default=cache, metavar="DIR", help="keeps the data (default: %(default)s)")
 
 
 def _minutes(text: str) -> float:

@@ -15,6 +15,7 @@ FAMILY = "f-edsr"
 
 
 def model_path(name: str, scale: int = 2) -> Path:
-    """Return the file of a model: a shipped one by its name (FAMILY: that of the scale), else the path `name`."""
-    shipped = SHIPPED / f"{f'{name}-x{scale}' if name == FAMILY else name}.safetensors"
+    """Return the file of a model: a shipped one by its name (a family's: that of the scale), else the path `name`."""
+    family = SHIPPED / f"{name}-x{scale}.safetensors"
+    shipped = family if Path(name).name == name and family.is_file() else SHIPPED / f"{name}.safetensors"
     return shipped if Path(name).name == name and shipped.is_file() else Path(name)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
 from pipeline.errors import ConfigError, ModelFormatError
 from pipeline.models.fedsr import FEdsr
+from pipeline.models.tcsr import Tcsr
 from pipeline.store import modelfile
 from pipeline.store.modelfile import ModelHeader
 
-KINDS: dict[str, type[FEdsr]] = {FEdsr.kind: FEdsr}
+Network = FEdsr | Tcsr
+
+NetworkT = TypeVar("NetworkT", FEdsr, Tcsr)
+
+KINDS: dict[str, type[FEdsr] | type[Tcsr]] = {FEdsr.kind: FEdsr, Tcsr.kind: Tcsr}
 
 
 def load_model(path: Path) -> tuple[ModelHeader, FEdsr]:
-    """Return the header and the network (CPU, float32, for inference) of the model file at `path`.
+    """Return the header and the network (CPU, float32, for inference) of the F-EDSR in the model file at `path`.
 
     Raises:
         Unreachable: the file cannot be read.
@@ -26,13 +32,34 @@ def load_model(path: Path) -> tuple[ModelHeader, FEdsr]:
     return header, build(header, state, where=str(path))
 
 
+def load_tcsr(path: Path) -> tuple[ModelHeader, Tcsr]:
+    """Return what `load_model` returns, of a TCSR."""
+    header, state = modelfile.load(path)
+    return header, _built(Tcsr, header, state, str(path))
+
+
+def load_any(path: Path) -> tuple[ModelHeader, Network]:
+    """Return what `load_model` returns, of a model of any kind."""
+    header, state = modelfile.load(path)
+    if header.kind == Tcsr.kind:
+        return header, _built(Tcsr, header, state, str(path))
+    return header, build(header, state, where=str(path))
+
+
 def build(header: ModelHeader, state: Mapping[str, Tensor], *, where: str) -> FEdsr:
-    """Return the network that `header` describes, with the weights `state`; `where` names them in errors."""
+    """Return the F-EDSR that `header` describes, with the weights `state`; `where` names them in errors."""
+    return _built(FEdsr, header, state, where)
+
+
+def _built(network: type[NetworkT], header: ModelHeader, state: Mapping[str, Tensor], where: str) -> NetworkT:
     if header.kind not in KINDS:
         raise ModelFormatError(
             f"a model of the unknown kind '{header.kind}'", where=where, hint=f"known are {', '.join(KINDS)}"
         )
-    network = KINDS[header.kind]
+    if header.kind != network.kind:
+        raise ModelFormatError(
+            f"a model of the kind '{header.kind}', not '{network.kind}'", where=where, hint="give one of that kind"
+        )
     try:
         net = network(network.Config.from_dict(header.config))
     except (ConfigError, TypeError) as error:

@@ -43,6 +43,12 @@ COSTS = {
         ms_per_mpx=57.0,
         measured="enhance_2core-x86_2026-11-26: F-EDSR ×2, openvino-int8: 180p 3.73, 360p 13.49 ms",
     ),
+    "refine": Cost(
+        of="output",
+        fixed_ms=0.0,
+        ms_per_mpx=258.0,
+        measured="tcsr_2core-x86_2026-11-26: 63.26 ms less F-EDSR's 3.89 at 360p, every frame",
+    ),
     "bicubic": Cost(
         of="output",
         fixed_ms=0.1,
@@ -105,6 +111,7 @@ class Wanted:
         live: it cannot wait.
         scale: output ÷ source; 1 where it is not enhanced.
         network: a network enhances, at rung FULL.
+        refined: share of the frames that a second one refines, there too.
         runtime: what runs it, a key of RUNTIMES.
         analyse: its quality is measured.
         rungs: that its graph has.
@@ -116,6 +123,7 @@ class Wanted:
     live: bool = True
     scale: int = 2
     network: bool = True
+    refined: float = 0.0
     runtime: str = "auto"
     analyse: bool = True
     rungs: tuple[Rung, ...] = (Rung.FULL, Rung.BICUBIC)
@@ -145,7 +153,7 @@ def cost_ms(wanted: Wanted, rung: Rung) -> float:
         names.append("quality")
     times = 1.0
     if wanted.network and rung < Rung.BICUBIC:
-        names += ["enhance", "guard"]
+        names += ["enhance", "guard", "refine"]
         times = RUNTIMES.get(wanted.runtime, max(RUNTIMES.values()))
     elif wanted.scale > 1:
         names.append("bicubic")
@@ -155,6 +163,8 @@ def cost_ms(wanted: Wanted, rung: Rung) -> float:
         ms = cost.fixed_ms + cost.ms_per_mpx * (source_mpx if cost.of == "source" else output_mpx)
         if name == "encode" and rung >= Rung.LIGHTER_ENCODE:
             ms *= LIGHTER_ENCODE
+        if name == "refine":
+            ms *= wanted.refined
         return ms * times if name == "enhance" else ms
 
     return sum(map(of, names))

@@ -35,7 +35,7 @@ from pipeline.wire.events import Event
 from pipeline.wire.frames import FrameBatch
 from pipeline.wire.ids import StreamId
 from pipeline.wire.items import cut
-from pipeline.wire.results import GuardReport, QualityReport
+from pipeline.wire.results import GuardReport, QualityReport, RefineReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +86,7 @@ class Record(StreamStage[RecordConfig, FrameBatch, None]):
         version=1,
         takes=(FrameBatch,),
         gives=None,
-        optional=(QualityReport, GuardReport),
+        optional=(QualityReport, GuardReport, RefineReport),
         batch_frames=8,
         latency_target_s=0.05,
     )
@@ -117,7 +117,8 @@ class Record(StreamStage[RecordConfig, FrameBatch, None]):
         quality = next((item for item in side if isinstance(item, QualityReport)), None)
         guard = next((item for item in side if isinstance(item, GuardReport)), None)
         self._time_base = frames.time_base
-        self._pending.append(_Rows(start=self._next, columns=_columns(frames, quality, guard)))
+        refine = next((item for item in side if isinstance(item, RefineReport)), None)
+        self._pending.append(_Rows(start=self._next, columns=_columns(frames, quality, guard, refine)))
         self._next = frames.span.stop
         while (border := self._border()) <= self._next:
             self._write(border)
@@ -279,7 +280,9 @@ class _Timeline:
         return _Timeline(first_pts=first_pts, offset_s=Fraction(offset_s), interval=interval, end_pts=end_pts)
 
 
-def _columns(frames: FrameBatch, quality: QualityReport | None, guard: GuardReport | None) -> dict[str, NDArray[Any]]:
+def _columns(
+    frames: FrameBatch, quality: QualityReport | None, guard: GuardReport | None, refine: RefineReport | None
+) -> dict[str, NDArray[Any]]:
     n = len(frames)
     unknown, no = np.full(n, np.nan, np.float32), np.zeros(n, np.bool_)
     return {
@@ -298,6 +301,7 @@ def _columns(frames: FrameBatch, quality: QualityReport | None, guard: GuardRepo
         "guarded": np.full(n, guard is not None),
         "enhanced": no if guard is None else guard.enhanced.copy(),
         "stability": unknown if guard is None else guard.stability.copy(),
+        "refined": no if refine is None else refine.refined.copy(),
         "model": np.full(n, None if guard is None else guard.model_version or None, np.object_),
     }
 
@@ -320,7 +324,7 @@ def _frames_table(common: Mapping[str, Any], columns: Mapping[str, NDArray[Any]]
             "height": columns["height"],
             "key_frame": columns["keyframe"],
             "enhanced": columns["enhanced"],
-            "refined": np.zeros(n, np.bool_),
+            "refined": columns["refined"],
             "model_version": columns["model"],
             "scene_id": [None] * n,
             "scene_state": [None] * n,

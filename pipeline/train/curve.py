@@ -16,8 +16,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 70, 30, 40
 _LOSS_BGR, _GAIN_BGR, _INK_BGR = (180, 120, 40), (60, 60, 200), (60, 60, 60)
 
 
-def draw_curve(curve: Sequence[tuple[int, float, float]], path: Path) -> None:
+def draw_curve(curve: Sequence[tuple[int, float, float]], path: Path, *, over: str = "bicubic") -> None:
     """Write a PNG of the (step, mean loss, gain in dB) points of a run: loss at the left axis, gain at the right one.
+
+    `over` names what the gain is measured against.
 
     Raises:
         StorageError: it cannot be written.
@@ -35,7 +37,7 @@ def draw_curve(curve: Sequence[tuple[int, float, float]], path: Path) -> None:
         _text(image, "0", (_LEFT, bottom + 20), _INK_BGR)
         _text(image, f"{int(steps[-1])} steps", (right - 90, bottom + 20), _INK_BGR)
     _text(image, "loss", (_LEFT, 20), _LOSS_BGR)
-    _text(image, "gain over bicubic, held out, dB", (right - 250, 20), _GAIN_BGR)
+    _text(image, f"gain over {over}, held out, dB", (right - 250, 20), _GAIN_BGR)
     done, data = cv2.imencode(".png", image)
     assert done
     try:

@@ -82,7 +82,7 @@ class Pairs:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Sequence:
+class Shot:
     """Pictures that are encoded as one stream; `held_from` is the first one that is held out."""
 
     name: str
@@ -160,7 +160,7 @@ def training_files(data: Path) -> list[Path]:
     return clips + stills
 
 
-_Source = tuple[str, partial[Iterator[_Sequence]]]  # (name, what makes its sequences of a random generator)
+_Source = tuple[str, partial[Iterator[Shot]]]  # (name, what makes its sequences of a random generator)
 
 
 def _sources(data: Path | None, config: PairsConfig) -> list[_Source]:
@@ -175,11 +175,11 @@ def _sources(data: Path | None, config: PairsConfig) -> list[_Source]:
             )
         for number, path in enumerate(files):
             if path.suffix == ".mp4":
-                sources.append((path.name, partial(_clip, path, config)))
+                sources.append((path.name, partial(clip_shots, path, config)))
             else:
                 sources.append((path.name, partial(_still, path, number % 10 == 9, config)))
     sources += [(f"sheet {i}", partial(_sheet, i % 10 == 9, config)) for i in range(config.sheets)]
-    sources += [(f"scene {i}", partial(_scene, i, config)) for i in range(config.scenes)]
+    sources += [(f"scene {i}", partial(scene_shots, i, config)) for i in range(config.scenes)]
     return sources
 
 
@@ -223,7 +223,8 @@ def _begin_worker() -> None:
     cv2.setNumThreads(1)
 
 
-def _clip(path: Path, config: PairsConfig, rng: Generator) -> Iterator[_Sequence]:
+def clip_shots(path: Path, config: PairsConfig, rng: Generator) -> Iterator[Shot]:
+    """Yield windows of a clip's video streams at drawn places and sizes, some with drawn marks on them."""
     for stream, (_, _, rate) in enumerate(stream_facts(path)):
         pictures = list(pictures_of(path, stream=stream))
         held_from = len(pictures) * 4 // 5
@@ -236,7 +237,7 @@ def _clip(path: Path, config: PairsConfig, rng: Generator) -> Iterator[_Sequence
             if rng.random() < 0.25:
                 seed = int(rng.integers(1 << 30))
                 chosen = [marked(p, np.random.default_rng(seed)) for p in chosen]
-            yield _Sequence(
+            yield Shot(
                 name=path.name,
                 pictures=chosen,
                 rate=rate,
@@ -257,7 +258,7 @@ def _sized(pictures: list[Picture], variant: int, config: PairsConfig, rng: Gene
     return [p.resized(new_width, target // step * step) for p in pictures]
 
 
-def _still(path: Path, held: bool, config: PairsConfig, rng: Generator) -> Iterator[_Sequence]:
+def _still(path: Path, held: bool, config: PairsConfig, rng: Generator) -> Iterator[Shot]:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ConfigError("cannot be read as a picture", where=str(path), hint="remove it or fetch it again")
@@ -269,12 +270,12 @@ def _still(path: Path, held: bool, config: PairsConfig, rng: Generator) -> Itera
         yield _moving(path.name, chosen, held, config, rng)
 
 
-def _sheet(held: bool, config: PairsConfig, rng: Generator) -> Iterator[_Sequence]:
+def _sheet(held: bool, config: PairsConfig, rng: Generator) -> Iterator[Shot]:
     yield _moving("sheet", sheet(480, 320, rng), held, config, rng)
 
 
-def _scene(number: int, config: PairsConfig, rng: Generator) -> Iterator[_Sequence]:
-    """Render one street for each number; the last fifth of its time is held out."""
+def scene_shots(number: int, config: PairsConfig, rng: Generator) -> Iterator[Shot]:
+    """Yield one rendered street for each number, `scene_variants` times; the last fifth of its time is held out."""
     width, height = ((640, 360), (854, 480), (480, 272))[number % 3]
     noise = float(rng.choice([0.0, 0.5, 1.5]))
     scene = Scene(SceneConfig(width=width, height=height, seed=1000 + number, noise=noise, audio=False))
@@ -284,7 +285,7 @@ def _scene(number: int, config: PairsConfig, rng: Generator) -> Iterator[_Sequen
         for i in range(count)
     ]
     for _ in range(config.scene_variants):
-        yield _Sequence(
+        yield Shot(
             name="scene",
             pictures=pictures,
             rate=Fraction(25, gap),
@@ -294,7 +295,7 @@ def _scene(number: int, config: PairsConfig, rng: Generator) -> Iterator[_Sequen
         )
 
 
-def _moving(name: str, picture: Picture, held: bool, config: PairsConfig, rng: Generator) -> _Sequence:
+def _moving(name: str, picture: Picture, held: bool, config: PairsConfig, rng: Generator) -> Shot:
     """Make a still move: it stays, pans by whole pixels, or zooms."""
     count = config.still_frames
     height, width = picture.y.shape
@@ -319,7 +320,7 @@ def _moving(name: str, picture: Picture, held: bool, config: PairsConfig, rng: G
         if zoom:
             part = Picture(y=_zoomed(part.y, 1 + zoom * (i + 1)), u=part.u, v=part.v)
         pictures.append(part)
-    return _Sequence(
+    return Shot(
         name=name,
         pictures=pictures,
         rate=Fraction(25),
@@ -336,7 +337,7 @@ def _zoomed(plane: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
     return np.asarray(out, np.uint8)
 
 
-def _encoding(picture: Picture, rate: Fraction, config: PairsConfig, rng: Generator) -> Encoding:
+def draw_encoding(picture: Picture, rate: Fraction, config: PairsConfig, rng: Generator) -> Encoding:
     """Draw an encoder's settings; bits a pixel are log-uniform, crf is uniform."""
     pixels = picture.y.size / config.scale**2
     bpp = float(np.exp(rng.uniform(np.log(config.least_bpp), np.log(config.most_bpp))))
@@ -352,10 +353,10 @@ def _encoding(picture: Picture, rate: Fraction, config: PairsConfig, rng: Genera
     )
 
 
-def _patches(sequence: _Sequence, config: PairsConfig, rng: Generator) -> tuple[Pairs, Pairs]:
+def _patches(sequence: Shot, config: PairsConfig, rng: Generator) -> tuple[Pairs, Pairs]:
     """Return the patches of one encoded sequence: those to train on, those held out."""
     pictures = sequence.pictures
-    encoding = _encoding(pictures[0], sequence.rate, config, rng)
+    encoding = draw_encoding(pictures[0], sequence.rate, config, rng)
     decoded = degrade(pictures, encoding, scale=config.scale)
     kept: tuple[list[Pairs], list[Pairs]] = ([], [])
     first = min(sequence.warm, len(pictures) - 1)

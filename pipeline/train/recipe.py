@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -18,7 +18,9 @@ import yaml
 
 from pipeline.errors import ConfigError
 from pipeline.models.fedsr import FEdsrConfig
+from pipeline.models.tcsr import TcsrConfig
 from pipeline.train.data import PairsConfig, training_files
+from pipeline.train.refining import RefineConfig
 from pipeline.train.run import TrainConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -55,15 +57,52 @@ class Recipe:
 
     def trained_on(self, data: Path | None) -> tuple[str, ...]:
         """Return what the header says that the weights saw: each source with its licence, and what has none stated."""
-        says: list[str] = []
-        unknown: list[str] = []
-        for path in training_files(data) if data is not None else []:
-            name = path.relative_to(data).as_posix() if data is not None else path.name
-            found = [text for pattern, text in self.sources.items() if fnmatch(name, pattern)]
-            says += [text for text in found[:1] if text not in says]
-            unknown += [] if found else [f"{name} (licence not stated)"]
         rendered = f"rendered scene ({self.pairs.scenes} streets) and {self.pairs.sheets} drawn sheets, made by Limpid"
-        return (*says, *unknown, rendered)
+        return (*_said(self.sources, data), rendered)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TcsrRecipe:
+    """The same of a TCSR. `pairs` says what material is made; a window is `pairs.patch_px` wide on the low grid."""
+
+    name: str  # of the model: "tcsr-x2"
+    version: int = 1
+    enhanced_by: str = "f-edsr-x2"  # the F-EDSR whose output it refines: a shipped model's name, or a file
+    runtime: str = "openvino-int8"  # that F-EDSR runs in, as it will when frames are refined
+    network: TcsrConfig = field(default_factory=TcsrConfig)
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    train: RefineConfig = field(default_factory=RefineConfig)
+    sources: Mapping[str, str] = field(default_factory=dict)  # as Recipe's
+
+    def __post_init__(self) -> None:
+        if self.network.scale != self.pairs.scale:
+            raise ConfigError(
+                f"a network of scale {self.network.scale} cannot learn from windows of scale {self.pairs.scale}",
+                where=self.name,
+                hint="give network and pairs the same scale",
+            )
+
+    def quick(self) -> TcsrRecipe:
+        """Return the recipe shrunk to seconds: to see that everything runs, not to get good weights."""
+        pairs = replace(self.pairs, clip_variants=1, window_frames=24, still_variants=1, scenes=1, scene_variants=1)
+        train = replace(self.train, steps=60, batch=4, judge_every=30, judge_windows=48, warmup_steps=10)
+        return replace(self, pairs=pairs, train=train)
+
+    def trained_on(self, data: Path | None) -> tuple[str, ...]:
+        """Return what the header says that the weights saw, as Recipe's does."""
+        rendered = f"rendered scene ({self.pairs.scenes} streets), made by Limpid"
+        return (*_said(self.sources, data), rendered, f"enhanced by {self.enhanced_by} in {self.runtime}")
+
+
+def _said(sources: Mapping[str, str], data: Path | None) -> tuple[str, ...]:
+    says: list[str] = []
+    unknown: list[str] = []
+    for path in training_files(data) if data is not None else []:
+        name = path.relative_to(data).as_posix() if data is not None else path.name
+        found = [text for pattern, text in sources.items() if fnmatch(name, pattern)]
+        says += [text for text in found[:1] if text not in says]
+        unknown += [] if found else [f"{name} (licence not stated)"]
+    return (*says, *unknown)
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -72,10 +111,19 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         ConfigError: it cannot be read, or a key or value in it is wrong.
     """
+    return _read(Recipe, path)
+
+
+def load_tcsr_recipe(path: Path) -> TcsrRecipe:
+    """Return the recipe of a TCSR in the YAML file `path`; raises as `load_recipe`."""
+    return _read(TcsrRecipe, path)
+
+
+def _read(kind: type[T], path: Path) -> T:
     values = _values(path)
     if "base" in values:
         values = _based(values, values.pop("base"), str(path))
-    return _filled(Recipe, values, str(path))
+    return _filled(kind, values, str(path))
 
 
 def _values(path: Path) -> dict[str, Any]:
@@ -115,7 +163,7 @@ def _filled(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     out: dict[str, Any] = {}
     for name, value in values.items():
         wanted = hints[name]
-        if wanted in (FEdsrConfig, PairsConfig, TrainConfig):
+        if isinstance(wanted, type) and is_dataclass(wanted):
             if not isinstance(value, dict):
                 raise ConfigError(f"'{name}' is {value!r}", where=where, hint="it is a table of keys")
             out[name] = _filled(wanted, value, f"{where}: {name}")
@@ -129,6 +177,6 @@ def _filled(kind: type[T], values: Mapping[str, Any], where: str) -> T:
             if not isinstance(value, dict) or not all(isinstance(x, str) for pair in value.items() for x in pair):
                 raise ConfigError(f"'{name}' is {value!r}", where=where, hint="it maps patterns to texts")
             out[name] = dict(value)
-    if kind is Recipe and "name" not in out:
+    if kind in (Recipe, TcsrRecipe) and "name" not in out:
         raise ConfigError("'name' is missing", where=where, hint="give the model's name")
     return kind(**out)

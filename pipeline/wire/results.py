@@ -94,3 +94,42 @@ class GuardResult:
     def nbytes(self) -> int:
         """Bytes of the pictures."""
         return self.frames.nbytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefineReport:
+    """Which frames were refined.
+
+    Attributes:
+        span: which frames.
+        refined: (N,) bool, whether TCSR refined it.
+    """
+
+    span: Span
+    refined: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        _rows(self.span, refined=self.refined)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the columns."""
+        return len(self.span)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefineResult:
+    """Refine's output: the enhanced frames, some of them refined, and which."""
+
+    span: Span
+    frames: FrameBatch
+    report: RefineReport
+
+    def __post_init__(self) -> None:
+        if not self.span == self.frames.span == self.report.span:
+            raise ValueError(f"{self.frames.span} and {self.report.span} are not both {self.span}")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pictures."""
+        return self.frames.nbytes

@@ -17,7 +17,7 @@ from pipeline.stage import PooledStage, StageConfig, StageSpec, StreamStage, Wor
 from pipeline.wire.acks import Snapshot
 from pipeline.wire.frames import FrameBatch
 from pipeline.wire.packets import PacketBatch
-from pipeline.wire.results import GuardReport, GuardResult, QualityReport
+from pipeline.wire.results import GuardReport, GuardResult, QualityReport, RefineReport, RefineResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +56,10 @@ class Enhance(_Pooled):
     spec = StageSpec(name="enhance", version=1, takes=(FrameBatch,), gives=FrameBatch)
 
 
+class Refine(_Pooled):
+    spec = StageSpec(name="refine", version=1, takes=(FrameBatch,), gives=RefineResult)
+
+
 class Guard(_Pooled):
     spec = StageSpec(name="guard", version=1, takes=(FrameBatch, FrameBatch), gives=GuardResult)
 
@@ -81,7 +85,13 @@ class Packets(_Sticky):
 
 
 class Record(_Sticky):
-    spec = StageSpec(name="record", version=1, takes=(FrameBatch,), optional=(QualityReport, GuardReport), gives=None)
+    spec = StageSpec(
+        name="record",
+        version=1,
+        takes=(FrameBatch,),
+        optional=(QualityReport, GuardReport, RefineReport),
+        gives=None,
+    )
 
 
 class Gain(_Pooled):
@@ -107,7 +117,7 @@ def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The built-in names lead to the fakes above, so that these tests are about graphs alone."""
     fakes = {
         kind.spec.name: f"{__name__}:{kind.__name__}"
-        for kind in (Decode, Enhance, Guard, Encode, Original, Audio, Packets, Quality, Record)
+        for kind in (Decode, Enhance, Refine, Guard, Encode, Original, Audio, Packets, Quality, Record)
     }
     monkeypatch.setattr(graph_module, "FLOW", fakes)
 
@@ -136,6 +146,7 @@ def test_shipped_graph_has_every_stage_of_the_drawing() -> None:
     assert [node.name for node in graph.nodes] == [
         "decode",
         "enhance",
+        "refine",
         "guard",
         "encode",
         "original",

@@ -1,4 +1,4 @@
-"""`limpid train fedsr`: runs without any data, resumes, and refuses what cannot be."""
+"""`limpid train`: runs without any data, resumes, and refuses what cannot be."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from pipeline.commands import train as command
-from pipeline.errors import ConfigError
-from pipeline.models.load import load_model
-from pipeline.train import loop
+from pipeline.commands import train_tcsr
+from pipeline.errors import ConfigError, ModelError
+from pipeline.models.load import load_model, load_tcsr
+from pipeline.train import loop, refining
 from pipeline.train.loop import Progress
+from pipeline.train.refining import Refined, RefineRun
 from pipeline.train.run import Run
 
 RECIPE = """
@@ -21,6 +23,15 @@ name: probe
 network: {channels: 8, blocks: 1, expand: 1}
 pairs: {patch_px: 48, sheets: 10, scenes: 0}
 train: {steps: 12, batch: 2, judge_every: 4, judge_patches: 8}
+"""
+
+
+TCSR = """
+name: probe
+enhanced_by: f-edsr-x2-nano
+network: {channels: 4, features: 8}
+pairs: {patch_px: 32, patches: 2, scenes: 1, scene_variants: 1, window_frames: 12, warm_frames: 2, every_frames: 3}
+train: {steps: 8, batch: 2, judge_every: 4, judge_windows: 4, device: cpu}
 """
 
 
@@ -97,3 +108,46 @@ def test_wrong_arguments_are_refused(words: list[str], tmp_path: Path) -> None:
         with pytest.raises(SystemExit) as stop:
             command.main([*words, *bad])
         assert stop.value.code == 2
+
+
+def test_tcsr_is_trained_resumed_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipe.yaml").write_text(TCSR)
+    output = tmp_path / "t.safetensors"
+    words = ["tcsr", "-o", str(output), "--config", str(tmp_path / "recipe.yaml"), "--cache", str(tmp_path / "cache")]
+    assert command.main(words) == 0
+    whole = output.read_bytes()
+    header, network = load_tcsr(output)
+    assert (header.name, header.kind, header.metrics["steps"]) == ("probe", "tcsr", 8)
+    assert header.trained_on == (
+        "rendered scene (1 streets), made by Limpid",
+        "enhanced by f-edsr-x2-nano in openvino-int8",
+    )
+    assert network.config.features == 8
+    assert sorted(p.suffix for p in tmp_path.glob("t.*")) == [".png", ".safetensors"]
+
+    def interrupted(run: RefineRun, *windows: object, report: Callable[[Refined], None]) -> None:
+        def stopping(reached: Refined) -> None:
+            report(reached)
+            if reached.step == 5:
+                raise KeyboardInterrupt
+
+        refining.refine(run, *windows, report=stopping)  # type: ignore[arg-type]
+
+    output.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(train_tcsr, "refine", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            command.main(words)
+    assert (tmp_path / "t.safetensors.ckpt").exists()
+    assert command.main(words) == 0
+    assert output.read_bytes() == whole
+    assert command.main([*words, "--minutes", "0.001"]) == 0
+    assert load_tcsr(output)[0].metrics["steps"] != 8
+
+
+def test_tcsr_of_another_scale_than_its_enhancer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        TCSR.replace("network: {", "network: {scale: 3, ").replace("pairs: {", "pairs: {scale: 3, ")
+    )
+    with pytest.raises(ModelError, match="up-scales by 2, not by 3"):
+        command.main(["tcsr", "-o", str(tmp_path / "t.safetensors"), "--config", str(tmp_path / "recipe.yaml")])

@@ -41,6 +41,10 @@ def test_the_cost_of_a_frame_is_the_sum_of_its_parts() -> None:
     """
     assert cost_ms(LIVE_360, Rung.FULL) == pytest.approx(27.285, abs=0.01)
     assert cost_ms(LIVE_360, Rung.BICUBIC) == pytest.approx(13.384, abs=0.01)
+    refined = replace(LIVE_360, refined=0.25)
+    added_ms = 0.25 * COSTS["refine"].ms_per_mpx * 0.9216
+    assert cost_ms(refined, Rung.FULL) == pytest.approx(27.285 + added_ms, abs=0.01)
+    assert cost_ms(refined, Rung.BICUBIC) == cost_ms(LIVE_360, Rung.BICUBIC)
     assert cpus(LIVE_360, Rung.FULL) == pytest.approx(0.682, abs=0.001)
     assert cpus(replace(LIVE_360, fps=50), Rung.FULL) == pytest.approx(1.364, abs=0.001)
 

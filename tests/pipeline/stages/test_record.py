@@ -19,7 +19,7 @@ from pipeline.store.parquet import Part, part_name, read_table
 from pipeline.wire.frames import ColorSpec, FrameBatch, Size
 from pipeline.wire.ids import Span, StreamId
 from pipeline.wire.items import cut
-from pipeline.wire.results import GuardReport, QualityReport
+from pipeline.wire.results import GuardReport, QualityReport, RefineReport
 
 A = StreamId("a")
 SIZE = Size(width_px=3, height_px=1)
@@ -194,6 +194,15 @@ def test_rows_say_what_the_inputs_said(tmp_path: Path) -> None:
     assert (rows[12]["exposure"], rows[12]["sharpness"], rows[12]["colour"]) == (0.75, 0.5, None)
     assert rows[46]["noise"] == rows[46]["stability"] == 1.0
     assert (rows[22]["stable"], rows[23]["stable"]) == (False, True)  # 22/46 < 0.5 = 23/46
+
+
+def test_refined_frames_are_said(tmp_path: Path) -> None:
+    stage = opened(tmp_path)
+    item = frames(5)
+    feed(stage, 0, 5, 2, (item, RefineReport(span=item.span, refined=np.arange(5) % 2 == 1)))
+    stage.finish()
+    rows = read_table(open_store(str(tmp_path)), "frames").to_pylist()
+    assert [row["refined"] for row in rows] == [False, True, False, True, False]
 
 
 def test_without_side_inputs_there_are_frames_only(tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.models import SHIPPED
 from pipeline.models.fedsr import FEdsr
-from pipeline.models.load import load_model
+from pipeline.models.load import load_any, load_model
 from pipeline.train.data import training_files
-from pipeline.train.recipe import RECIPES, load_recipe
+from pipeline.train.recipe import RECIPES, load_recipe, load_tcsr_recipe
+
+F_EDSR = sorted(RECIPES.glob("f_edsr_*.yaml"))
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", F_EDSR, ids=lambda path: path.stem)
 def test_a_shipped_recipe_is_named_after_its_model(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name.replace("-", "_") == path.stem
@@ -27,7 +29,7 @@ def test_a_shipped_recipe_is_named_after_its_model(path: Path) -> None:
 
 def test_the_family_sees_the_same_material() -> None:
     first = load_recipe(RECIPES / "f_edsr_x2.yaml")
-    family = [load_recipe(path) for path in RECIPES.glob("*.yaml") if path.stem != "f_edsr_x2"]
+    family = [load_recipe(path) for path in F_EDSR if path.stem != "f_edsr_x2"]
     assert len(family) == 7
     for recipe in family:
         assert recipe.sources == first.sources
@@ -45,11 +47,24 @@ def test_the_sizes_of_x2_are_in_order() -> None:
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.safetensors")), ids=lambda path: path.stem)
 def test_a_shipped_model_has_a_recipe_of_the_same_shape(path: Path) -> None:
-    header, network = load_model(path)
-    recipe = load_recipe(RECIPES / f"{path.stem.replace('-', '_')}.yaml")
+    header, network = load_any(path)
+    load = load_recipe if header.kind == "f-edsr" else load_tcsr_recipe
+    recipe = load(RECIPES / f"{path.stem.replace('-', '_')}.yaml")
     assert (header.name, header.version) == (recipe.name, recipe.version)
     trained, shipped = recipe.network.to_dict(), network.config.to_dict()
-    assert {**trained, "expand": 0} == shipped
+    if header.kind == "f-edsr":
+        trained["expand"] = 0  # folded
+    assert trained == shipped
+
+
+def test_the_recipe_of_tcsr_refines_what_ships() -> None:
+    recipe = load_tcsr_recipe(RECIPES / "tcsr_x2.yaml")
+    assert (SHIPPED / f"{recipe.enhanced_by}.safetensors").is_file()
+    assert recipe.network.form == "low"
+    assert recipe.sources == load_recipe(RECIPES / "f_edsr_x2.yaml").sources
+    assert recipe.quick().train.steps < 100
+    with pytest.raises(ConfigError, match="scale 3"):
+        replace(recipe, network=replace(recipe.network, scale=3))
 
 
 def test_each_file_that_is_trained_on_has_a_licence_in_the_recipe(shared_data: Path) -> None:
