@@ -55,7 +55,7 @@ COSTS = {
         ms_per_mpx=1.1,
         measured="enhance_2core-x86_2026-11-26: luma 180p 0.26, 360p 0.75 ms; × 1.5 for chroma",
     ),
-    "guard": Cost(of="output", fixed_ms=0.0, ms_per_mpx=2.7, measured="2.5 ms at 720p, one core of a busy machine"),
+    "guard": Cost(of="output", fixed_ms=0.0, ms_per_mpx=2.9, measured="endtoend_2core-x86_2026-11-26: 2.68 ms at 720p"),
     "encode": Cost(
         of="output",
         fixed_ms=0.0,
