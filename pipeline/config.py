@@ -112,9 +112,6 @@ class GuardSettings(Section):
     """0 to 1: where more of a frame's blocks go back, all of them do."""
     frame_detail: Annotated[float, Field(ge=0)] = 0.07
     """Mean of that energy over a frame, above which all of it goes back."""
-    kinship: Annotated[float, Field(ge=-1, le=1)] = 0.04
-    """−1 to 1: how much like the picture's own edges what was added must look, or the frame goes back; −1: no matter
-    how."""
 
 
 class AnalyseSettings(Section):

@@ -28,7 +28,6 @@ class GuardConfig(StageConfig):
     detail: float = 0.5  # of Stability.detail, that a block may have
     frame_share: float = 0.15  # of the blocks: where more go back, the others are not believed either
     frame_detail: float = 0.07  # of Stability.detail, that the mean of the blocks that are left may have
-    kinship: float = 0.04  # −1..1; below it the whole frame goes back; −1: never
 
     def __post_init__(self) -> None:
         limits = {
@@ -37,7 +36,6 @@ class GuardConfig(StageConfig):
             "detail": (0, math.inf),
             "frame_share": (0, 1),
             "frame_detail": (0, math.inf),
-            "kinship": (-1, 1),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -108,11 +106,8 @@ class Guard(PooledStage[GuardConfig, FrameBatch, GuardResult]):
         )
         if back_BC.all():
             return back_BC
-        if (
-            float(back_BC.mean()) > config.frame_share
-            or float(found.detail[~back_BC].mean()) > config.frame_detail
-            or found.kinship(back_BC) < config.kinship
-        ):
+        share, detail = float(back_BC.mean()), float(found.detail[~back_BC].mean())
+        if share > config.frame_share or detail > config.frame_detail:
             back_BC[:] = True
         return back_BC
 

@@ -7,20 +7,16 @@ bicubic up-scale averaged down likewise, x the source itself. Per block i of μ 
 
 c is 2/255 of full scale: 2 code values. Blocks at the right and bottom may be smaller; each counts once.
 
-Above that band the source says nothing, and weights that are damaged show there first. Two things can still be asked of
-what enhancement added, r = y − x̂ at full size (chosen; figures in docs/design.md):
-
-    detail    its energy above the source's band, ÷ (σ_i + c)²: the mean over s × s cells is an orthogonal projection,
-              so that energy is mean r² less the energy of the averaged difference
-    kinship   ⟨r, h⟩ / √(⟨r, r⟩ ⟨h, h⟩) over the frame, h = x̂ less its Gaussian blur: who sharpens adds something like
-              the picture's own edges; what does not know the picture adds something else
+Above that band the source says nothing, and weights that are damaged show there first. What can still be asked is how
+much enhancement added there (chosen; figures in docs/design.md): `detail`, the energy of y − x̂ above the source's band,
+÷ (σ_i + c)². The mean over s × s cells is an orthogonal projection, so that energy is the mean square of the difference
+at full size less that of the averaged one.
 
 Shapes: H × W source luma, s scale, B × C = ⌈H/b⌉ × ⌈W/b⌉ blocks of b × b source pixels.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import cv2
@@ -31,7 +27,6 @@ from pipeline.wire.frames import Size
 
 BLOCK_PX = 16  # of the source (chosen); sums of squares of 16 × 16 bytes are exact in float32
 FLOOR = 2.0  # c, code values
-LEAST_ADDED = 0.25  # code values, root mean square: who adds less than rounding does shows no kinship, and no harm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,27 +38,16 @@ class Stability:
         excess: (B, C) float32 code values²: mean (y − x)² less mean (x̂ − x)²; above 0 where the enhanced picture,
             seen at the source's size, lies further from the source than the conventional one does.
         detail: (B, C) float32, at least 0; 0 at scale 1.
-        products: (3, about B/4, C) float64, of each fourth row of blocks: ⟨r, r⟩, ⟨h, h⟩ and ⟨r, h⟩ a pixel.
     """
 
     stable: NDArray[np.float32]
     excess: NDArray[np.float32]
     detail: NDArray[np.float32]
-    products: NDArray[np.float64]
 
     @property
     def index(self) -> float:
         """τ, in (0, 1]."""
         return float(self.stable.mean(dtype=np.float64))
-
-    def kinship(self, but_BC: NDArray[np.bool_]) -> float:
-        """Return it for the frame without the blocks `but_BC`, −1..1; 1 where there is too little left to judge."""
-        rows = _looked_at(len(but_BC))
-        added, edges, both = self.products[:, ~but_BC[rows.start :: rows.step]].sum(axis=1).tolist()
-        pixels = int(np.count_nonzero(~but_BC[rows.start :: rows.step]))
-        if added <= LEAST_ADDED**2 * pixels or edges <= 0:
-            return 1.0
-        return float(both / math.sqrt(added * edges))
 
 
 def measure(
@@ -85,7 +69,6 @@ def measure(
         stable=(1 / (1 + moved_BC / room_BC)).astype(np.float32),
         excess=(enhanced_BC - plain_BC).astype(np.float32),
         detail=(np.maximum(added_BC, 0) / room_BC).astype(np.float32),
-        products=_products(enhanced_HW, conventional_HW, scale * block_px),
     )
 
 
@@ -151,23 +134,6 @@ def _runs(rows_B: NDArray[np.bool_]) -> list[tuple[int, int]]:
         else:
             runs.append((i, i + 1))
     return runs
-
-
-def _looked_at(num_rows: int) -> range:
-    """Return the rows of blocks that kinship is judged by: a quarter of the work, and spread over the frame."""
-    return range(1 if num_rows > 1 else 0, num_rows, 4)
-
-
-def _products(enhanced_HW: NDArray[np.uint8], conventional_HW: NDArray[np.uint8], side: int) -> NDArray[np.float64]:
-    """Return `Stability.products` for blocks of `side` pixels of the output."""
-    height = len(enhanced_HW)
-    rows = np.concatenate([np.arange(b * side, min((b + 1) * side, height)) for b in _looked_at(-(-height // side))])
-    plain_hW = conventional_HW[rows].astype(np.float32)
-    added_hW = enhanced_HW[rows] - plain_hW
-    # At its first and last two rows a strip sees the next strip instead of the picture: that changes little.
-    edges_hW: NDArray[np.float32] = plain_hW - cv2.GaussianBlur(plain_hW, (5, 5), 1.0)
-    pairs = ((added_hW, added_hW), (edges_hW, edges_hW), (added_hW, edges_hW))
-    return np.stack([_mean(a_hW * b_hW, side) for a_hW, b_hW in pairs])
 
 
 def _difference(a_HW: NDArray[np.uint8], b_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:

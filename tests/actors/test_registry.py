@@ -203,7 +203,7 @@ def test_a_stream_is_taken_up_as_it_was_begun_whatever_new_ones_get(make: Callab
     made = make(encode={"crf": 30}, flow={"max_hosts": 7})
     settings = {name: made.processes.jobs[name].settings for name in ("a", "b")}
     assert [settings[name].encode.crf for name in ("a", "b")] == [23, 30]
-    assert [settings[name].guard.stability for name in ("a", "b")] == [0.25, 0.5]
+    assert [settings[name].guard.stability for name in ("a", "b")] == [0.25, Settings().guard.stability]
     assert [settings[name].flow.max_hosts for name in ("a", "b")] == [7, 7]
     assert made.registry.settings()["encode"]["crf"] == 30
 

@@ -192,7 +192,8 @@ def test_each_frame_gets_the_weights_of_its_stamp_whatever_dies(
     borders = [0, *(swap.seq for swap in swaps), outcome.frames]
     compared = 0
     for model in dict.fromkeys(e.stamp.model for e in entries):
-        alone = media(alone_with(model, scene.store, tmp_path / model))
+        # The last segment of a run that was stopped ends where it was; a replay of its packets goes a little further.
+        alone = {n: d for n, d in media(alone_with(model, scene.store, tmp_path / model)).items() if n in made}
         for entry, stop in zip(entries, borders[1:], strict=True):
             if entry.stamp.model == model:
                 for name in segments(alone, entry.seq, stop):

@@ -63,38 +63,6 @@ def test_a_flat_change_is_no_detail() -> None:
     assert measure(plane(96), plane(90), plane(90, 16, 16), 2).detail.tolist() == [[0.0]]
 
 
-def stripes() -> NDArray[np.uint8]:
-    """96 × 96 pixels of soft vertical edges."""
-    return np.tile(np.rint(120 + 60 * np.sin(np.arange(96) / 3)).astype(np.uint8), (96, 1))
-
-
-def test_kinship_tells_sharpening_from_its_opposite_and_from_noise() -> None:
-    plain = stripes()
-    edges = plain - cv2.GaussianBlur(plain.astype(np.float32), (5, 5), 1.0)
-    nothing = np.zeros((3, 3), np.bool_)
-
-    def kinship(change: NDArray[np.floating]) -> float:
-        changed = np.clip(np.rint(plain + change), 0, 255).astype(np.uint8)
-        return measure(changed, plain, in_source_band(plain, 2), 2).kinship(nothing)
-
-    noise = np.random.default_rng(1).normal(0, 5, plain.shape)
-    assert kinship(edges) > 0.9 and kinship(-edges) < -0.9 and abs(kinship(noise)) < 0.1
-    assert kinship(0 * edges) == 1  # nothing was added
-
-
-def test_kinship_leaves_out_the_blocks_it_is_told_to() -> None:
-    """Blocks are 32 pixels of the output; of the three rows of blocks the second one is looked at."""
-    plain = stripes()
-    changed = plain.copy()
-    changed[32:64, 32:64] += 30
-    found = measure(changed, plain, in_source_band(plain, 2), 2)
-    bad = np.zeros((3, 3), np.bool_)
-    assert found.kinship(bad) < 0.1
-    bad[1, 1] = True
-    assert found.kinship(bad) == 1
-    assert found.kinship(np.ones((3, 3), np.bool_)) == 1
-
-
 @pytest.mark.parametrize("kind", ["noise", "blocking", "ringing", "blur"])
 def test_stability_falls_steadily_with_damage(kind: str) -> None:
     """τ of a textured picture, damaged more and more (spec §2.3)."""
