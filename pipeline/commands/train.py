@@ -23,13 +23,14 @@ from pipeline.errors import ConfigError, StorageError
 from pipeline.models.fedsr import FEdsr, input_ranges
 from pipeline.store import modelfile
 from pipeline.store.modelfile import ModelHeader
+from pipeline.train.checkpoint import steps_of
 from pipeline.train.curve import draw_curve
 from pipeline.train.data import Pairs, cached_pairs
 from pipeline.train.device import DEVICES, chosen_device, steps_at_once
 from pipeline.train.loop import Progress as Reached
 from pipeline.train.loop import judge, train
 from pipeline.train.recipe import RECIPES, Recipe, TcsrRecipe, load_recipe, load_tcsr_recipe
-from pipeline.train.run import Run, checkpoint_steps
+from pipeline.train.run import Run
 
 RecipeT = TypeVar("RecipeT", Recipe, TcsrRecipe)
 
@@ -109,7 +110,7 @@ def fedsr(
         )
         bars.update(making, completed=1.0, facts=f"{len(pairs)} + {len(held)} held out")
         if checkpoint.exists() and minutes is not None:
-            recipe = _stepped(recipe, checkpoint_steps(checkpoint))
+            recipe = _stepped(recipe, steps_of(checkpoint))
         elif minutes is not None:
             recipe = _stepped(recipe, _steps_in(minutes, recipe, pairs, held))
         if checkpoint.exists():

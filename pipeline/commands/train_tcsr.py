@@ -18,10 +18,11 @@ from pipeline.models.runtime import Engine, open_engine
 from pipeline.models.tcsr import Tcsr
 from pipeline.store import modelfile
 from pipeline.store.modelfile import ModelHeader
+from pipeline.train.checkpoint import steps_of
 from pipeline.train.curve import draw_curve
+from pipeline.train.loop import Progress as Reached
 from pipeline.train.recipe import TcsrRecipe
-from pipeline.train.refining import Refined, RefineRun, judge, refine
-from pipeline.train.run import checkpoint_steps
+from pipeline.train.refining import RefineRun, judge, refine
 from pipeline.train.windows import Enhance, Plane, Windows, cached_windows
 from pipeline.wire.frames import Size
 
@@ -59,7 +60,7 @@ def tcsr(
         )
         bars.update(making, completed=1.0, facts=f"{len(windows)} + {len(held)} held out")
         if checkpoint.exists() and minutes is not None:
-            recipe = _stepped(recipe, checkpoint_steps(checkpoint))
+            recipe = _stepped(recipe, steps_of(checkpoint))
         elif minutes is not None:
             recipe = _stepped(recipe, _steps_in(minutes, recipe, windows, held))
         if checkpoint.exists():
@@ -68,7 +69,7 @@ def tcsr(
             run = RefineRun.start(recipe.network, recipe.train)
         training = bars.add_task("train", total=recipe.train.steps, completed=run.step, facts="")
 
-        def report(reached: Refined) -> None:
+        def report(reached: Reached) -> None:
             facts = f"loss {reached.loss:.4f}  held out {reached.gain_db:+.3f} dB"
             bars.update(training, completed=reached.step, facts=facts)
             if reached.step % recipe.train.judge_every == 0:

@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import signal
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Yielding
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -128,24 +128,48 @@ def cached_pairs(
         ConfigError, CapacityError: as `make_pairs`.
         StorageError: the cache cannot be written.
     """
-    files = [(str(path.relative_to(data)), path.stat().st_size) for path in training_files(data)] if data else []
-    key = hashlib.sha256(json.dumps([VERSION, asdict(config), files]).encode()).hexdigest()[:16]
-    folder = cache / key
+    key = [VERSION, asdict(config), files_of(data)]
     names = ("train.low", "train.high", "held.low", "held.high")
-    if not all((folder / f"{name}.npy").is_file() for name in names):
+
+    def made() -> tuple[NDArray[np.uint8], ...]:
         train, held = make_pairs(data, config, progress, workers=workers)
+        return train.low, train.high, held.low, held.high
+
+    arrays = cached_arrays("pairs", cache, key, names, made)
+    return Pairs(low=arrays[0], high=arrays[1]), Pairs(low=arrays[2], high=arrays[3])
+
+
+def cached_arrays(
+    what: str, cache: Path, key: object, names: Sequence[str], made: Callable[[], Sequence[NDArray[np.uint8]]]
+) -> list[NDArray[np.uint8]]:
+    """Return the arrays that `made` gives, made once for a `key` (JSON), then mapped from files in the folder `cache`.
+
+    `what` names them in errors.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    folder = cache / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    if not all((folder / f"{name}.npy").is_file() for name in names):
+        arrays = made()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, array in zip(names, (train.low, train.high, held.low, held.high), strict=True):
+            for name, array in zip(names, arrays, strict=True):
                 unfinished = folder / f".{name}.{os.getpid()}.npy"
                 np.save(unfinished, array)
                 unfinished.rename(folder / f"{name}.npy")
         except OSError as error:
             raise StorageError(
-                f"pairs cannot be kept: {error.strerror}", where=str(folder), hint="choose another --cache"
+                f"{what} cannot be kept: {error.strerror}", where=str(folder), hint="choose another --cache"
             ) from error
-    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
-    return Pairs(low=arrays[0], high=arrays[1]), Pairs(low=arrays[2], high=arrays[3])
+    return [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+
+
+def files_of(data: Path | None) -> list[tuple[str, int]]:
+    """Return name and size of each file of a folder of training data: what a cache of it is known by."""
+    if data is None:
+        return []
+    return [(str(path.relative_to(data)), path.stat().st_size) for path in training_files(data)]
 
 
 def training_files(data: Path) -> list[Path]:

@@ -26,7 +26,8 @@ from pipeline.train.run import Run, TrainConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """How far a run is; `gain_db` is the mean PSNR above bicubic on held-out patches, when it was last measured."""
+    """How far a run is; `gain_db` is the mean PSNR on held-out material above what the network starts from (bicubic,
+    or F-EDSR's frame), when it was last measured."""
 
     step: int
     steps: int

@@ -6,9 +6,7 @@ and resumed gives the same weights on a CPU. Plain PyTorch on every device; wind
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import ConfigError, ModelFormatError, StorageError
+from pipeline.errors import ConfigError
 from pipeline.models.ofrnet import halved
 from pipeline.models.tcsr import MARGIN_PX, Tcsr, TcsrConfig
+from pipeline.train import checkpoint
 from pipeline.train.device import DEVICES, chosen_device
+from pipeline.train.loop import Progress
 from pipeline.train.losses import flow_l1, psnr_gain_db, refining, three_part
 from pipeline.train.windows import Windows
 
@@ -107,28 +105,7 @@ class RefineRun:
         Raises:
             StorageError: it cannot be written.
         """
-        tensors: dict[str, Tensor] = {}
-        for name, parameter in self.net.named_parameters():
-            tensors[f"net.{name}"] = parameter.detach()
-            tensors[f"average.{name}"] = self.average[name]
-            state = self.optimizer.state[parameter]
-            for key in ("exp_avg", "exp_avg_sq"):
-                tensors[f"{key}.{name}"] = state[key] if state else torch.zeros_like(parameter)
-        facts = {
-            "step": self.step,
-            "steps": self.config.steps,
-            "network": self.net.config.to_dict(),
-            "curve": self.curve,
-        }
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            parts = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(parts, unfinished, metadata={"run": json.dumps(facts)})
-            unfinished.replace(path)
-        except (OSError, SafetensorError) as error:
-            unfinished.unlink(missing_ok=True)
-            raise StorageError(f"the checkpoint cannot be written: {error}", where=str(path)) from error
+        checkpoint.save(path, self, network=self.net.config.to_dict(), steps=self.config.steps)
 
     @classmethod
     def load(cls, path: Path, network: TcsrConfig, config: RefineConfig) -> RefineRun:
@@ -138,44 +115,8 @@ class RefineRun:
             ModelFormatError: it is no checkpoint, or one of another network or number of steps.
         """
         run = cls.start(network, config)
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                facts = json.loads((file.metadata() or {})["run"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            if facts["network"] != network.to_dict() or facts["steps"] != config.steps:
-                raise ModelFormatError(
-                    "a checkpoint of another network or another number of steps",
-                    where=str(path),
-                    hint="remove it, or train with the recipe that it belongs to",
-                )
-            with torch.no_grad():
-                for name, parameter in run.net.named_parameters():
-                    parameter.copy_(tensors[f"net.{name}"])
-                    run.average[name].copy_(tensors[f"average.{name}"])
-                    run.optimizer.state[parameter] = {
-                        "step": torch.tensor(float(facts["step"])),
-                        "exp_avg": torch.empty_like(parameter).copy_(tensors[f"exp_avg.{name}"]),
-                        "exp_avg_sq": torch.empty_like(parameter).copy_(tensors[f"exp_avg_sq.{name}"]),
-                    }
-            run.step = int(facts["step"])
-            run.curve = [(int(step), float(loss), float(gain)) for step, loss, gain in facts["curve"]]
-        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
-            if isinstance(error, ModelFormatError):
-                raise
-            raise ModelFormatError(
-                f"no checkpoint of a training run: {error}", where=str(path), hint="remove it to start anew"
-            ) from error
+        checkpoint.restore(path, run, network=network.to_dict(), steps=config.steps)
         return run
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Refined:
-    """How far a run is; `gain_db` is the mean PSNR above F-EDSR's on held-out windows, when it was last measured."""
-
-    step: int
-    steps: int
-    loss: float
-    gain_db: float
 
 
 def refine(
@@ -184,7 +125,7 @@ def refine(
     held: Windows,
     *,
     until: int | None = None,
-    report: Callable[[Refined], None],
+    report: Callable[[Progress], None],
 ) -> None:
     """Train `run` up to step `until` (default: its last), in place; `report` is called after each step."""
     torch.set_num_threads(run.config.threads)
@@ -201,7 +142,7 @@ def refine(
             gain_db = judge(run.averaged().to(run.device), judged)
             run.curve.append((run.step, float(np.mean(losses)), gain_db))
             losses.clear()
-        report(Refined(step=run.step, steps=run.config.steps, loss=loss, gain_db=gain_db))
+        report(Progress(step=run.step, steps=run.config.steps, loss=loss, gain_db=gain_db))
 
 
 def judge(net: Tcsr, held: Windows) -> float:

@@ -1,19 +1,16 @@
-"""The state of a training run: its configuration, its weights, and the checkpoint that holds both."""
+"""The state of a training run of F-EDSR: its configuration and its weights."""
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import ConfigError, ModelFormatError, StorageError
+from pipeline.errors import ConfigError
 from pipeline.models.fedsr import FEdsr, FEdsrConfig
+from pipeline.train import checkpoint
 from pipeline.train.device import DEVICES, chosen_device
 from pipeline.train.losses import LOSSES
 
@@ -92,30 +89,7 @@ class Run:
         Raises:
             StorageError: it cannot be written.
         """
-        tensors: dict[str, Tensor] = {}
-        for name, parameter in self.net.named_parameters():
-            tensors[f"net.{name}"] = parameter.detach()
-            tensors[f"average.{name}"] = self.average[name]
-            state = self.optimizer.state[parameter]
-            for key in ("exp_avg", "exp_avg_sq"):
-                tensors[f"{key}.{name}"] = state[key] if state else torch.zeros_like(parameter)
-        text = json.dumps(
-            {
-                "step": self.step,
-                "steps": self.config.steps,
-                "network": self.net.config.to_dict(),
-                "curve": self.curve,
-            }
-        )
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        parts = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(parts, unfinished, metadata={"run": text})
-            unfinished.replace(path)
-        except (OSError, SafetensorError) as error:
-            unfinished.unlink(missing_ok=True)
-            raise StorageError(f"the checkpoint cannot be written: {error}", where=str(path)) from error
+        checkpoint.save(path, self, network=self.net.config.to_dict(), steps=self.config.steps)
 
     @classmethod
     def load(cls, path: Path, network: FEdsrConfig, config: TrainConfig) -> Run:
@@ -125,46 +99,5 @@ class Run:
             ModelFormatError: it is no checkpoint, or one of another network or number of steps.
         """
         run = cls.start(network, config)
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                facts = json.loads((file.metadata() or {})["run"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            if facts["network"] != network.to_dict() or facts["steps"] != config.steps:
-                raise ModelFormatError(
-                    "a checkpoint of another network or another number of steps",
-                    where=str(path),
-                    hint="remove it, or train with the recipe that it belongs to",
-                )
-            with torch.no_grad():
-                for name, parameter in run.net.named_parameters():
-                    parameter.copy_(tensors[f"net.{name}"])
-                    run.average[name].copy_(tensors[f"average.{name}"])
-                    run.optimizer.state[parameter] = {
-                        "step": torch.tensor(float(facts["step"]), device=run.device),
-                        "exp_avg": torch.empty_like(parameter).copy_(tensors[f"exp_avg.{name}"]),
-                        "exp_avg_sq": torch.empty_like(parameter).copy_(tensors[f"exp_avg_sq.{name}"]),
-                    }
-            run.step = int(facts["step"])
-            run.curve = [(int(step), float(loss), float(gain)) for step, loss, gain in facts["curve"]]
-        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
-            if isinstance(error, ModelFormatError):
-                raise
-            raise ModelFormatError(
-                f"no checkpoint of a training run: {error}", where=str(path), hint="remove it to start anew"
-            ) from error
+        checkpoint.restore(path, run, network=network.to_dict(), steps=config.steps)
         return run
-
-
-def checkpoint_steps(path: Path) -> int:
-    """Return how many steps the run in the checkpoint `path` is to have.
-
-    Raises:
-        ModelFormatError: it is no checkpoint.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return int(json.loads((file.metadata() or {})["run"])["steps"])
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise ModelFormatError(
-            f"no checkpoint of a training run: {error}", where=str(path), hint="remove it to start anew"
-        ) from error

@@ -10,9 +10,6 @@ Shapes: M windows, K = 2k neighbours, P side of a crop at full size.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,9 +22,19 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError, StorageError
+from pipeline.errors import ConfigError
 from pipeline.media.degrade import Picture, degrade
-from pipeline.train.data import PairsConfig, Progress, Shot, clip_shots, draw_encoding, scene_shots, training_files
+from pipeline.train.data import (
+    PairsConfig,
+    Progress,
+    Shot,
+    cached_arrays,
+    clip_shots,
+    draw_encoding,
+    files_of,
+    scene_shots,
+    training_files,
+)
 from pipeline.vision.motion import aligned_plane
 
 VERSION = 1  # raise it when other windows are made of the same configuration: it is part of the cache's key
@@ -105,23 +112,14 @@ def cached_windows(
         ConfigError: as `make_windows`.
         StorageError: the cache cannot be written.
     """
-    files = [(str(path.relative_to(data)), path.stat().st_size) for path in training_files(data)] if data else []
-    key = json.dumps(["windows", VERSION, asdict(config), files, enhanced_by, k, aligned])
-    folder = cache / hashlib.sha256(key.encode()).hexdigest()[:16]
-    names = ("train.near", "train.true", "held.near", "held.true")
-    if not all((folder / f"{name}.npy").is_file() for name in names):
+    key = ["windows", VERSION, asdict(config), files_of(data), enhanced_by, k, aligned]
+
+    def made() -> tuple[NDArray[np.uint8], ...]:
         train, held = make_windows(data, config, enhance, progress, k=k, aligned=aligned)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, array in zip(names, (train.near, train.true, held.near, held.true), strict=True):
-                unfinished = folder / f".{name}.{os.getpid()}.npy"
-                np.save(unfinished, array)
-                unfinished.rename(folder / f"{name}.npy")
-        except OSError as error:
-            raise StorageError(
-                f"windows cannot be kept: {error.strerror}", where=str(folder), hint="choose another --cache"
-            ) from error
-    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+        return train.near, train.true, held.near, held.true
+
+    names = ("train.near", "train.true", "held.near", "held.true")
+    arrays = cached_arrays("windows", cache, key, names, made)
     return Windows(near=arrays[0], true=arrays[1]), Windows(near=arrays[2], true=arrays[3])
 
 

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, ModelError
 from pipeline.models.load import load_model, load_tcsr
 from pipeline.train import loop, refining
 from pipeline.train.loop import Progress
-from pipeline.train.refining import Refined, RefineRun
+from pipeline.train.refining import RefineRun
 from pipeline.train.run import Run
 
 RECIPE = """
@@ -125,8 +125,8 @@ def test_tcsr_is_trained_resumed_and_written(tmp_path: Path, monkeypatch: pytest
     assert network.config.features == 8
     assert sorted(p.suffix for p in tmp_path.glob("t.*")) == [".png", ".safetensors"]
 
-    def interrupted(run: RefineRun, *windows: object, report: Callable[[Refined], None]) -> None:
-        def stopping(reached: Refined) -> None:
+    def interrupted(run: RefineRun, *windows: object, report: Callable[[Progress], None]) -> None:
+        def stopping(reached: Progress) -> None:
             report(reached)
             if reached.step == 5:
                 raise KeyboardInterrupt

@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 
 from pipeline.errors import ConfigError, ModelFormatError, StorageError
 from pipeline.models.fedsr import FEdsrConfig
+from pipeline.train.checkpoint import steps_of
 from pipeline.train.data import Pairs
 from pipeline.train.loop import Progress, judge, train
 from pipeline.train.losses import charbonnier, mse, psnr_gain_db, relative_mse
-from pipeline.train.run import Run, TrainConfig, checkpoint_steps
+from pipeline.train.run import Run, TrainConfig
 
 NETWORK = FEdsrConfig(channels=8, blocks=1, expand=1)
 CONFIG = TrainConfig(
@@ -103,7 +104,7 @@ def test_a_checkpoint_of_another_run_is_refused(pairs: Pairs, tmp_path: Path) ->
     run = Run.start(NETWORK, CONFIG)
     train(run, pairs, pairs, until=1, report=quiet)
     run.save(tmp_path / "run.ckpt")
-    assert checkpoint_steps(tmp_path / "run.ckpt") == 60
+    assert steps_of(tmp_path / "run.ckpt") == 60
     with pytest.raises(ModelFormatError, match="another network"):
         Run.load(tmp_path / "run.ckpt", replace(NETWORK, channels=16), CONFIG)
     with pytest.raises(ModelFormatError, match="another number of steps"):
@@ -117,7 +118,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ModelFormatError, match="no checkpoint"):
             Run.load(path, NETWORK, CONFIG)
         with pytest.raises(ModelFormatError, match="no checkpoint"):
-            checkpoint_steps(path)
+            steps_of(path)
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(ModelFormatError, match="no checkpoint"):
         Run.load(path, NETWORK, CONFIG)

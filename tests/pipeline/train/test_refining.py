@@ -12,8 +12,9 @@ import torch
 from pipeline.errors import ConfigError, ModelFormatError
 from pipeline.models.tcsr import TcsrConfig
 from pipeline.train.drawn import sheet
+from pipeline.train.loop import Progress
 from pipeline.train.losses import flow_l1, refining, three_part
-from pipeline.train.refining import RefineConfig, Refined, RefineRun, judge, refine
+from pipeline.train.refining import RefineConfig, RefineRun, judge, refine
 from pipeline.train.windows import Windows
 
 NETWORK = TcsrConfig(channels=4, features=8, unshuffle=2)
@@ -33,7 +34,7 @@ def windows() -> Windows:
     return Windows(near=near.round().clip(0, 255).astype(np.uint8), true=true)
 
 
-def quiet(_: Refined) -> None:
+def quiet(_: Progress) -> None:
     pass
 
 
