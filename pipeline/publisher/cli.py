@@ -15,7 +15,8 @@ from pipeline.publisher.capture import CaptureConfig
 from pipeline.publisher.display import Display, JsonLines
 from pipeline.publisher.frames import open_frames
 from pipeline.publisher.session import Session, SessionConfig
-from pipeline.publisher.upload import check_service, load_key
+from pipeline.publisher.upload import check_service
+from pipeline.store.keys import load_key
 from pipeline.wire.ids import stream_id
 
 EVERY_S = 1.0
@@ -29,6 +30,8 @@ def main(argv: Sequence[str]) -> int:
     if scheme_of(args.rtmp_url) not in ("rtmp", "rtmps") and not args.rtmp_url.endswith(".flv"):
         raise ConfigError("no RTMP address", where="RTMP_URL", hint="give rtmp(s)://host/app/name?key=…")
     check_service(args.service)
+    if not args.key.is_file():
+        raise ConfigError("there is no such file", where=f"--key {args.key}", hint="make one: limpid key new")
     config = SessionConfig(
         rtmp_url=args.rtmp_url,
         service=args.service,

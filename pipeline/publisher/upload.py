@@ -16,9 +16,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, quote, urlsplit
 
 import torch
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from pipeline.errors import ConfigError
 from pipeline.media.source_live import Backoff
@@ -191,22 +189,6 @@ def signed(offer: Offer, key: Ed25519PrivateKey) -> bytes:
         modelfile.save(path, offer.header, {name: torch.from_numpy(array) for name, array in offer.state.items()})
         modelfile.sign(path, key)
         return path.read_bytes()
-
-
-def load_key(path: Path) -> Ed25519PrivateKey:
-    """Return the Ed25519 private key in a PEM file (PKCS #8, without a password).
-
-    Raises:
-        ConfigError: it is none.
-    """
-    hint = "make one: openssl genpkey -algorithm ed25519 -out key.pem"
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ConfigError(f"no private key: {error}", where=str(path), hint=hint) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError("a key of another kind than Ed25519", where=str(path), hint=hint)
-    return key
 
 
 def check_service(service: str) -> None:

@@ -6,17 +6,14 @@ import queue
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from pipeline.errors import ConfigError
 from pipeline.publisher.learner import Offer
 from pipeline.publisher.pace import Bucket
-from pipeline.publisher.upload import Outcome, Uploader, check_service, load_key
+from pipeline.publisher.upload import Outcome, Uploader, check_service
 from pipeline.store.keyframes import KeyFrame
 from tests.live_peers import free_port
 from tests.pipeline.publisher.made import generic, pair
@@ -124,20 +121,3 @@ def test_an_upload_stands_back_while_the_video_needs_the_line_and_is_given_up_at
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="--service"):
         check_service(url)
-
-
-def test_a_key_is_an_ed25519_pem(tmp_path: Path) -> None:
-    def pem(key: Ed25519PrivateKey | X25519PrivateKey) -> bytes:
-        return key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-
-    path = tmp_path / "key.pem"
-    path.write_bytes(pem(KEY))
-    assert load_key(path).public_key() == KEY.public_key()
-    for data in (pem(X25519PrivateKey.generate()), b"no key"):
-        path.write_bytes(data)
-        with pytest.raises(ConfigError, match="openssl genpkey"):
-            load_key(path)
-    with pytest.raises(ConfigError, match="No such file"):
-        load_key(tmp_path / "absent.pem")

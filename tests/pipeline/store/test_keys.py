@@ -6,6 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pipeline.errors import ConfigError, StorageError, Unreachable
 from pipeline.store import keys
@@ -33,6 +35,10 @@ def test_what_is_no_key_is_told(tmp_path: Path) -> None:
     (tmp_path / "bad.pem").write_text("no key")
     with pytest.raises(ConfigError, match="no private key"):
         keys.load_key(tmp_path / "bad.pem")
+    other = X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "other.pem").write_bytes(other)
+    with pytest.raises(ConfigError, match="another kind than Ed25519"):
+        keys.load_key(tmp_path / "other.pem")
     with pytest.raises(Unreachable):
         keys.load_key(tmp_path / "absent.pem")
     for text in ("", "abc", "é" * 44, "A" * 40):
